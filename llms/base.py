@@ -1,0 +1,314 @@
+"""The contract of an LLM: subclass `LLM` (a local engine) or `AsyncLLM` (a service).
+
+Write `model_name` and `generate` or `agenerate`. Every keyword of it besides the input,
+`num_generations` and `structured_output` is a runtime parameter, coerced and checked from its
+annotation; `generation_kwargs` holds their values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Self, cast
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from llms.errors import LLMError, failure_of
+from llms.limits import limiter_for, send
+from llms.loop import run_sync
+from llms.parameters import Aside, Configurable, explain, import_path, signature_model, unknown_name_message
+from llms.structured_output import json_schema_of
+from llms.typing import ChatType, FormattedInput, GenerateOutput, HiddenState, JSONSchema, TokenCounts
+
+NOT_PARAMETERS = frozenset({"self", "input", "inputs", "num_generations", "structured_output"})
+
+
+class LLM(Configurable, ABC):
+    """A language model that answers synchronously, several inputs at a time."""
+
+    form_first = ("model",)
+
+    provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = ""
+    generation_kwargs: Annotated[
+        dict[str, Any],
+        Field(title="Generation parameters", description="Sent with every request. Empty: the provider's default."),
+    ] = {}
+    structured_output: Annotated[
+        JSONSchema | None,
+        Field(title="Structured output", description="A JSON schema (or pydantic class) that every answer must fit."),
+    ] = None
+    input_batch_size: Annotated[
+        int, Field(ge=1, title="Inputs per call", description="For engines that take several inputs at once."), Aside()
+    ] = 50
+
+    _pending: list[_Pending] = PrivateAttr(default_factory=lambda: [])
+    _worker: ThreadPoolExecutor | None = PrivateAttr(default=None)
+
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """The model, as it is written into the rows."""
+
+    def load(self) -> None:
+        """Get ready: find the key, load the weights. A Task calls it before its first request."""
+
+    def unload(self) -> None:
+        """Give back what `load` took."""
+
+    def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
+        """Answer `inputs`, in their order, with `num_generations` texts each."""
+        raise NotImplementedError(f"{type(self).__name__} has to define `generate`")
+
+    def get_last_hidden_state(self, inputs: list[ChatType]) -> list[HiddenState]:
+        """The last hidden state of each input: tokens by dimensions."""
+        raise NotImplementedError(
+            f"{type(self).__name__} gives no hidden states; `get_last_hidden_state` needs an engine that runs the model itself"
+        )
+
+    def generate_outputs(
+        self, inputs: Sequence[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Answer `inputs` now, in their order, retrying what may pass.
+
+        Args:
+            inputs: chats, bare prompts, or `(chat, schema)` pairs.
+            num_generations: texts per input.
+            kwargs: runtime parameters, over `generation_kwargs`.
+
+        Returns:
+            One output per input. An input that failed for good has `None` generations and its `error`.
+
+        Raises:
+            LLMError: nothing can succeed: a wrong key, an unknown model, no way to the provider.
+            llms.ParameterError: an unknown runtime parameter, or a value of a wrong type.
+        """
+        changed = self.merged({"generation_kwargs": kwargs}) if kwargs else self
+        return run_sync(changed.answer_all(inputs, num_generations))
+
+    async def answer_all(self, inputs: Sequence[FormattedInput], num_generations: int = 1) -> list[GenerateOutput]:
+        """`generate_outputs`, awaited on the request loop."""
+        return list(await asyncio.gather(*(self._answer_or_error(each, num_generations) for each in inputs)))
+
+    async def _answer_or_error(self, given: FormattedInput, num_generations: int) -> GenerateOutput:
+        try:
+            return await self.answer(given, num_generations)
+        except LLMError as error:
+            if error.fatal:
+                raise
+            return GenerateOutput(
+                generations=[None] * num_generations,
+                statistics=TokenCounts(input_tokens=[0] * num_generations, output_tokens=[0] * num_generations),
+                error=failure_of(error),
+            )
+
+    async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        """Answer one input. Inputs that arrive together go to `generate` together, in a thread.
+
+        Raises:
+            LLMError: the request failed for good.
+        """
+        pending = _Pending(given, num_generations, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        if len(self._pending) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+        return await pending.output
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=type(self).__name__)
+        for start in range(0, len(pending), self.input_batch_size):
+            batch = pending[start : start + self.input_batch_size]
+            self._worker.submit(self._generate_batch, batch, asyncio.get_running_loop())
+
+    def _generate_batch(self, batch: list[_Pending], loop: asyncio.AbstractEventLoop) -> None:
+        for n, schema, group in _alike(batch, self.structured_output):
+            try:
+                outputs = self.generate([each.prompt for each in group], num_generations=n, **self.keywords(schema))
+                if len(outputs) != len(group):
+                    raise LLMError(f"{type(self).__name__}.generate got {len(group)} inputs and gave {len(outputs)} outputs")
+            except Exception as error:  # noqa: BLE001 -- user's code: whatever it raises belongs to the rows that wait for it
+                for each in group:
+                    loop.call_soon_threadsafe(_resolve, each.output, error)
+            else:
+                for each, output in zip(group, outputs, strict=True):
+                    loop.call_soon_threadsafe(_resolve, each.output, output)
+
+    def keywords(self, schema: JSONSchema | None) -> dict[str, Any]:
+        """The keyword arguments for `generate` or `agenerate`."""
+        wanted = {**self.generation_kwargs}
+        if schema is not None:
+            if not self.takes_structured_output():
+                raise LLMError(f"{type(self).__name__} takes no structured output: its generate has no `structured_output`")
+            wanted["structured_output"] = schema
+        return wanted
+
+    @classmethod
+    def takes_structured_output(cls) -> bool:
+        """Whether answers can be asked to fit a schema."""
+        return "structured_output" in inspect.signature(cls.generating_function()).parameters
+
+    @classmethod
+    def generating_function(cls) -> Callable[..., Any]:
+        return cls.generate
+
+    @field_validator("generation_kwargs", mode="before")
+    @classmethod
+    def _check_generation_kwargs(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        given = {name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None}
+        arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
+        known = frozenset(arguments.model_fields)
+        for name in given:
+            if name not in known and arguments.model_config.get("extra") != "allow":
+                raise ValueError(unknown_name_message(name, known, cls.__name__))
+        required_left_out = {name for name in known - set(given)}
+        try:
+            checked = arguments.model_validate(given)
+        except ValidationError as error:
+            mistakes = [each for each in error.errors() if each["type"] != "missing"]
+            if not mistakes:
+                return given
+            raise ValueError(explain(error)) from None
+        return {name: each for name, each in dict(checked).items() if name not in required_left_out and each is not None}
+
+    @field_validator("structured_output", mode="before")
+    @classmethod
+    def _check_structured_output(cls, value: Any) -> Any:
+        return None if value is None else json_schema_of(value)
+
+    @model_validator(mode="after")
+    def _name_provider(self) -> Self:
+        if not self.provider:
+            # Not through the attribute: assignments are validated, and this is the validator.
+            self.__dict__["provider"] = import_path(type(self))
+        return self
+
+    def merge_field(self, name: str, value: Any) -> Any:
+        if name == "generation_kwargs" and isinstance(value, Mapping):
+            return {**self.generation_kwargs, **{k: v for k, v in cast("Mapping[str, Any]", value).items() if v is not None}}
+        return super().merge_field(name, value)
+
+    @classmethod
+    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
+        arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
+        properties["generation_kwargs"] = {
+            **arguments.model_json_schema(ref_template="#/definitions/{model}"),
+            "title": properties["generation_kwargs"].get("title"),
+            "description": properties["generation_kwargs"].get("description"),
+        }
+        inner = cast("dict[str, dict[str, Any]]", properties["generation_kwargs"].get("properties", {}))
+        for position, shown in enumerate(inner.values()):
+            shown["position"] = position
+        properties["generation_kwargs"].pop("required", None)
+
+    def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
+        info = [entry for entry in super().get_runtime_parameters_info() if entry["name"] != "generation_kwargs"]
+        arguments = signature_model(self.generating_function(), NOT_PARAMETERS)
+        keys = [
+            {"name": name, "optional": not field.is_required(), "description": field.description}
+            for name, field in arguments.model_fields.items()
+        ]
+        description = type(self).model_fields["generation_kwargs"].description
+        return [*info, {"name": "generation_kwargs", "description": description, "keys": keys}]
+
+    @property
+    def runtime_parameters_names(self) -> dict[str, Any]:
+        arguments = signature_model(self.generating_function(), NOT_PARAMETERS)
+        keys = {name: not field.is_required() for name, field in arguments.model_fields.items()}
+        return {**super().runtime_parameters_names, "generation_kwargs": keys}
+
+
+class AsyncLLM(LLM):
+    """A language model behind a service: one input per request, many requests at a time."""
+
+    max_concurrent_requests: Annotated[
+        int, Field(ge=1, title="Requests at a time", description="The most under way at once in a process."), Aside()
+    ] = 100
+    max_retries: Annotated[
+        int, Field(ge=0, title="Retries", description="Per request, for failures that may pass."), Aside()
+    ] = 6
+
+    async def agenerate(self, input: FormattedInput, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:
+        """Answer `input` with `num_generations` texts."""
+        raise NotImplementedError(f"{type(self).__name__} has to define `agenerate`")
+
+    def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
+        return self.generate_outputs(inputs, num_generations, **kwargs)
+
+    async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        prompt, schema = split_input(given)
+        keywords = self.keywords(schema or self.structured_output)
+        limiter = limiter_for(self.limit_key, self.max_concurrent_requests)
+        return await send(
+            lambda: self.agenerate(input=prompt, num_generations=num_generations, **keywords), limiter, self.max_retries
+        )
+
+    @property
+    def limit_key(self) -> Hashable:
+        """Requests with equal keys share one limit."""
+        return (self.provider, self.model_name)
+
+    @classmethod
+    def generating_function(cls) -> Callable[..., Any]:
+        return cls.agenerate
+
+
+class _Pending:
+    """An input that waits for its output."""
+
+    def __init__(self, given: FormattedInput, num_generations: int, output: asyncio.Future[GenerateOutput]) -> None:
+        self.prompt, self.schema = split_input(given)
+        self.num_generations = num_generations
+        self.output = output
+
+
+def _alike(
+    batch: list[_Pending], schema: JSONSchema | None
+) -> list[tuple[int, JSONSchema | None, list[_Pending]]]:
+    """The batch in groups that one call of `generate` can answer."""
+    groups: list[tuple[int, JSONSchema | None, list[_Pending]]] = []
+    for each in batch:
+        wanted = (each.num_generations, each.schema or schema)
+        group = next((members for n, s, members in groups if (n, s) == wanted), None)
+        if group is None:
+            groups.append((*wanted, [each]))
+        else:
+            group.append(each)
+    return groups
+
+
+def _resolve(output: asyncio.Future[GenerateOutput], value: GenerateOutput | Exception) -> None:
+    if output.done():
+        return
+    if isinstance(value, Exception):
+        output.set_exception(value)
+    else:
+        output.set_result(value)
+
+
+def split_input(given: FormattedInput) -> tuple[Any, JSONSchema | None]:
+    """The prompt and the schema of an input."""
+    if isinstance(given, tuple):
+        chat, schema = given
+        return chat, json_schema_of(schema)
+    return given, None
+
+
+def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
+    """Outputs of several requests for one input, as one output."""
+    whole = GenerateOutput(
+        generations=[text for output in outputs for text in output["generations"]],
+        statistics=TokenCounts(
+            input_tokens=[count for output in outputs for count in output["statistics"]["input_tokens"]],
+            output_tokens=[count for output in outputs for count in output["statistics"]["output_tokens"]],
+        ),
+    )
+    logprobs = [each for output in outputs for each in output.get("logprobs") or []]
+    if logprobs:
+        whole["logprobs"] = logprobs
+    return whole

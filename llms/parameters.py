@@ -1,0 +1,288 @@
+"""Configurable models: the base of every LLM and Step.
+
+Each field is a parameter of the flow that uses the model. Parameters arrive as partial, nested
+dicts (from Python, a file, a command line, a deployment or a form) and are merged onto the values
+the model already has: a name that doesn't exist or a value of a wrong type is an error that says
+where, what was got and what is near it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, cast
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticUndefined
+from typing_extensions import TypeAliasType
+
+T = TypeVar("T")
+
+RuntimeParameter = TypeAliasType(
+    "RuntimeParameter", Annotated[T | None, Field(default=None)], type_params=(T,)
+)
+"""An optional field, as the steps of distilabel declare it."""
+
+
+class Aside:
+    """Marks a field that doesn't change a model's answers: speed, secrets, bookkeeping.
+
+    Such a field takes no part in cache keys.
+    """
+
+
+class ParameterError(ValueError):
+    """A parameter that doesn't exist or doesn't fit. The message names it, the value got, and the way out."""
+
+
+class Configurable(BaseModel):
+    """A model whose fields are parameters."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    form_first: ClassVar[tuple[str, ...]] = ()
+    """The fields that a form shows first. The others follow, those of the most special class first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        given = cast("Mapping[str, Any]", data)
+        known = field_names(cls)
+        unknown = [name for name in given if name not in known]
+        for name in unknown:
+            if name not in cls.passed_over_names():
+                raise ValueError(unknown_name_message(name, known, cls.__name__))
+        return {name: value for name, value in given.items() if name in known} if unknown else data
+
+    @classmethod
+    def passed_over_names(cls) -> frozenset[str]:
+        """Names that aren't fields of this model and are no mistake either.
+
+        A form sends the fields of the other variants of a union along.
+        """
+        return frozenset()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        # A part of a model must be accepted as an override, so nothing is required.
+        schema.pop("required", None)
+        properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
+        for name, field in cls.model_fields.items():
+            if field.exclude:
+                properties.pop(name, None)
+        cls.edit_form(properties)
+        for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
+            properties[name]["position"] = position
+        if cls.passed_over_names():
+            schema.pop("additionalProperties", None)
+        return cast("dict[str, Any]", reference)
+
+    @classmethod
+    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
+        """Change how the fields are shown in a form. `properties` are their JSON schemas, in order."""
+
+    def merged(self, overrides: Mapping[str, Any]) -> Self:
+        """A copy with `overrides` merged in, nested models and `generation_kwargs` key by key.
+
+        `None` means "as it is": the forms send it for every field left alone.
+
+        Raises:
+            ParameterError: a name doesn't exist or a value doesn't fit.
+        """
+        return merge(self, overrides)
+
+    def merge_field(self, name: str, value: Any) -> Any:
+        """The new value of one field, given what came in for it."""
+        current = getattr(self, name)
+        if isinstance(current, Configurable) and isinstance(value, Mapping):
+            return current.merged(cast("Mapping[str, Any]", value))
+        return value
+
+    def identity(self) -> dict[str, Any]:
+        """What of this model decides its answers, as JSON values. No secrets, nothing of speed."""
+        values = {
+            name: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if not field.exclude and not any(isinstance(mark, Aside) for mark in field.metadata)
+        }
+        nested = {name: value.identity() for name, value in values.items() if isinstance(value, Configurable)}
+        plain = self.model_dump(mode="json", include=set(values) - set(nested))
+        return {"type": import_path(type(self)), **plain, **nested}
+
+    @property
+    def runtime_parameters_names(self) -> dict[str, Any]:
+        """Parameter names: to whether it's optional, or to the names of a nested model."""
+        names: dict[str, Any] = {}
+        for name, field in form_fields(type(self)):
+            value = getattr(self, name)
+            names[name] = value.runtime_parameters_names if isinstance(value, Configurable) else not field.is_required()
+        return names
+
+    def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
+        """Name, description and whether it's optional of each parameter; nested models as lists."""
+        info: list[dict[str, Any]] = []
+        for name, field in form_fields(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, Configurable):
+                info.append({"name": name, "runtime_parameters_info": value.get_runtime_parameters_info()})
+            else:
+                info.append({"name": name, "optional": not field.is_required(), "description": field.description})
+        return info
+
+    def set_runtime_parameters(self, runtime_parameters: Mapping[str, Any]) -> None:
+        """Merge parameters into this model in place. Raises ParameterError."""
+        updated = self.merged(runtime_parameters)
+        for name in runtime_parameters:
+            if name in type(self).model_fields:
+                setattr(self, name, getattr(updated, name))
+
+
+def merge(model: Configurable, overrides: Mapping[str, Any], path: str = "") -> Any:
+    """`model.merged(overrides)`, with `path` in front of the names in error messages."""
+    known = field_names(type(model))
+    changes: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in known:
+            if name in type(model).passed_over_names():
+                continue
+            raise ParameterError(unknown_name_message(joined(path, name), known, type(model).__name__))
+        if value is None:
+            continue
+        try:
+            changes[name] = model.merge_field(name, value)
+        except ParameterError as error:
+            raise ParameterError(f"{joined(path, name)}.{error}") from None
+    if not changes:
+        return model
+    values = {name: getattr(model, name) for name in type(model).model_fields}
+    return validated(type(model), {**values, **changes}, path)
+
+
+def validated(model: type[BaseModel], values: Mapping[str, Any], path: str = "") -> Any:
+    """`model` made from `values`. Raises ParameterError in one readable line per mistake."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ParameterError(explain(error, path)) from None
+
+
+def explain(error: ValidationError, path: str = "") -> str:
+    """A validation error as a user should read it: where, what's wrong, what was got."""
+    lines: list[str] = []
+    for detail in error.errors(include_url=False):
+        where = joined(path, ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-")))
+        message = detail["msg"].removeprefix("Value error, ")
+        got = "" if detail["type"] in {"value_error", "missing"} else f", got {short(detail['input'])}"
+        lines.append(f"{where}: {message}{got}" if where else f"{message}{got}")
+    return "\n".join(lines)
+
+
+def short(value: object, length: int = 120) -> str:
+    """`repr(value)` in at most `length` characters."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
+
+
+def unknown_name_message(name: str, known: Iterable[str], owner: str) -> str:
+    """Says that a name doesn't exist, and which ones are near it."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are: {', '.join(choices)}."
+    return f"{name}: {owner} has no parameter {name.rpartition('.')[2]!r}. {hint}"
+
+
+def field_names(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(model.model_fields)
+
+
+def form_order(model: type[Configurable]) -> list[str]:
+    """All fields in the order that a form shows them."""
+    own_first: list[str] = list(model.form_first)
+    for ancestor in model.__mro__:
+        declared = inspect.get_annotations(ancestor)
+        own_first += [name for name in declared if name in model.model_fields and name not in own_first]
+    return own_first
+
+
+def form_fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    return [(name, field) for name, field in model.model_fields.items() if not field.exclude]
+
+
+def import_path(kind: type) -> str:
+    """`module:Name`, by which a class is found again."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+@cache
+def signature_model(function: Callable[..., Any], passed_over: frozenset[str]) -> type[BaseModel]:
+    """A model of a function's keyword arguments, for coercion, forms and descriptions.
+
+    Descriptions come from `Annotated[..., Field(description=...)]` or from the docstring's `Args:`.
+    A function that takes `**kwargs` accepts any further name.
+    """
+    descriptions = argument_descriptions(function)
+    hints = resolved_hints(function)
+    signature = inspect.signature(function)
+    fields: dict[str, Any] = {}
+    takes_any = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            takes_any = True
+        if name in passed_over or parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+            continue
+        default = PydanticUndefined if parameter.default is parameter.empty else parameter.default
+        field: Any = Field(default=default)
+        if name in descriptions and not has_description(hints.get(name)):
+            field = Field(default=default, description=descriptions[name])
+        fields[name] = (hints.get(name, Any), field)
+    config = ConfigDict(extra="allow" if takes_any else "forbid", protected_namespaces=())
+    return create_model(f"{function.__qualname__.replace('.', '_')}_arguments", __config__=config, **fields)
+
+
+def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function; those that can't be resolved are left out."""
+    target = inspect.unwrap(function)
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {name: hint for name, hint in target.__annotations__.items() if not isinstance(hint, str)}
+
+
+def has_description(hint: Any) -> bool:
+    return any(isinstance(mark, FieldInfo) and mark.description for mark in getattr(hint, "__metadata__", ()))
+
+
+def argument_descriptions(function: Callable[..., Any]) -> dict[str, str]:
+    """Argument texts from the `Args:` section of a Google-style docstring."""
+    document = inspect.getdoc(inspect.unwrap(function)) or ""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", document, re.MULTILINE)
+    if section is None:
+        return {}
+    indent = re.match(r"[ \t]+", section[1])
+    entries = re.findall(
+        rf"^{indent[0] if indent else ''}(\w+)(?: \([^)]*\))?: (.+(?:\n{indent[0] if indent else ''}[ \t]+.+)*)",
+        section[1],
+        re.MULTILINE,
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def is_optional(hint: Any) -> bool:
+    """Whether an annotation admits None."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return typing.get_origin(hint) in {Union, types.UnionType} and type(None) in typing.get_args(hint)

@@ -1,0 +1,52 @@
+"""The shapes that pass between Tasks and LLMs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from llms.errors import Failure
+from typing_extensions import NotRequired, TypedDict
+
+
+class ChatItem(TypedDict):
+    """One message. `content` is text, or a list of parts in OpenAI's format (text, image_url)."""
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+ChatType: TypeAlias = list[ChatItem]
+
+JSONSchema: TypeAlias = dict[str, Any]
+
+StructuredInput: TypeAlias = tuple[ChatType, JSONSchema]
+"""A chat with the JSON schema that its answer must fit."""
+
+FormattedInput: TypeAlias = ChatType | str | StructuredInput
+"""What an LLM takes: a chat, a bare prompt (completions), or a chat with a schema."""
+
+HiddenState: TypeAlias = list[list[float]]
+"""The last hidden state of one input: tokens by dimensions."""
+
+
+class TokenCounts(TypedDict):
+    """Tokens per generation; the prompt's are counted once per request, at the first generation."""
+
+    input_tokens: list[int]
+    output_tokens: list[int]
+
+
+class Logprob(TypedDict):
+    token: str
+    logprob: float
+
+
+class GenerateOutput(TypedDict):
+    """The answer to one input: as many generations as were asked for."""
+
+    generations: list[str | None]
+    statistics: TokenCounts
+    logprobs: NotRequired[list[list[list[Logprob]]] | None]
+    """By generation, by token: the most likely tokens, the best first."""
+    error: NotRequired[Failure]
+    """Why there are no generations, where a request failed for good."""
