@@ -104,9 +104,7 @@ class Configurable(BaseModel):
     def merge_field(self, name: str, value: Any) -> Any:
         """The new value of one field, given what came in for it."""
         current = getattr(self, name)
-        if isinstance(current, Configurable) and isinstance(value, Mapping):
-            return current.merged(cast("Mapping[str, Any]", value))
-        return value
+        return merged_value(current, value, type(self).model_fields[name].metadata)
 
     def identity(self) -> dict[str, Any]:
         """What of this model decides its answers, as JSON values. No secrets, nothing of speed."""
@@ -166,6 +164,15 @@ def merge(model: Configurable, overrides: Mapping[str, Any], path: str = "") -> 
         return model
     values = {name: getattr(model, name) for name in type(model).model_fields}
     return validated(type(model), {**values, **changes}, path)
+
+
+def merged_value(current: Any, value: Any, marks: Iterable[Any]) -> Any:
+    """`value` merged onto `current`, where that's a model; `marks` are those of the field's annotation."""
+    if not (isinstance(current, Configurable) and isinstance(value, Mapping)):
+        return value
+    overrides = cast("Mapping[str, Any]", value)
+    variants = next((mark for mark in marks if hasattr(mark, "tag_of")), None)
+    return current.merged(overrides) if variants is None else variants.merged(current, overrides)
 
 
 def validated(model: type[BaseModel], values: Mapping[str, Any], path: str = "") -> Any:

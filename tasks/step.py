@@ -1,0 +1,228 @@
+"""Steps: rows in, rows out. The base of everything in a pipeline."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import re
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+from llms.parameters import Aside, Configurable
+from pydantic import Field, PrivateAttr
+
+from tasks.templates import template_source
+from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput, StepOutput
+
+T = TypeVar("T")
+
+METADATA = "distilabel_metadata"
+SHADOWED = "\x00shadowed"
+
+
+class PipelineLike(Protocol):
+    """What a step needs of a pipeline: to be in it, and to be connected."""
+
+    def add_step(self, step: Step) -> str: ...
+
+    def connect(self, before: Step, after: Any) -> None: ...
+
+
+class MappableRows(Protocol[T]):
+    """What a step needs of the rows of a flow."""
+
+    def map(self, step: Step, *others: Any) -> T: ...
+
+
+current_pipeline: ContextVar[PipelineLike | None] = ContextVar("current_pipeline", default=None)
+"""The pipeline whose `with` block is open: steps made there belong to it."""
+
+
+class Step(Configurable, ABC):
+    """Rows in, rows out.
+
+    Write `inputs`, `outputs` and `process`. In a pipeline, `process` gets a shard's rows in batches
+    of `input_batch_size`, one argument per step before this one.
+    """
+
+    version: ClassVar[str] = "1"
+    """Raise it when a change of the code changes the rows: it's part of the cache key."""
+
+    template_names: ClassVar[tuple[str, ...]] = ()
+    """The prompt templates in use; their text is part of the cache key."""
+
+    name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""
+    input_mappings: Annotated[
+        dict[str, str], Field(title="Input columns", description="This step's name of a column: the dataset's name.")
+    ] = {}
+    output_mappings: Annotated[
+        dict[str, str], Field(title="Output columns", description="This step's name of a column: the dataset's name.")
+    ] = {}
+    input_batch_size: Annotated[
+        int, Field(ge=1, title="Rows per call", description="How many rows `process` gets at a time."), Aside()
+    ] = 50
+
+    _pipeline: PipelineLike | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        pipeline = current_pipeline.get()
+        if pipeline is not None:
+            self._pipeline = pipeline
+            self.__dict__["name"] = pipeline.add_step(self)
+        elif not self.name:
+            self.__dict__["name"] = snake_case(type(self).__name__)
+
+    @property
+    def inputs(self) -> Columns:
+        """The columns that the step reads, by its own names."""
+        return []
+
+    @property
+    def outputs(self) -> Columns:
+        """The columns that the step adds, by its own names."""
+        return []
+
+    def load(self) -> None:
+        """Get ready. Called once before the first `process`."""
+
+    def unload(self) -> None:
+        """Give back what `load` took."""
+
+    @abstractmethod
+    def process(self, *inputs: StepInput) -> StepOutput:
+        """Yield lists of rows made from `inputs`."""
+
+    def apply(self, *inputs: StepInput) -> list[Row]:
+        """All rows that `process` makes, with the column mappings applied. The rows given stay as they are."""
+        made: list[Row] = []
+        for start in range(0, max(map(len, inputs), default=0), self.batch_length(inputs)):
+            end = start + self.batch_length(inputs)
+            batches = [[shadowing(row, self.input_mappings) for row in rows[start:end]] for rows in inputs]
+            for rows in self.process(*batches):
+                made += [restored(row, self.input_mappings, self.output_mappings) for row in rows]
+        return made
+
+    def batch_length(self, inputs: Sequence[StepInput]) -> int:
+        """How many rows of `inputs` go into one call of `process`."""
+        return self.input_batch_size
+
+    def added_columns(self, available: frozenset[str]) -> frozenset[str]:
+        """The dataset's columns after this step, given those before it."""
+        return available | {self.output_mappings.get(name, name) for name in self.outputs}
+
+    def required_columns(self) -> list[str]:
+        """The dataset's columns that must be there, by the dataset's names."""
+        columns = self.inputs
+        required = [name for name in columns if not isinstance(columns, dict) or columns[name]]
+        return [self.input_mappings.get(name, name) for name in required]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides this step's rows: its settings, its version, its templates; and, of a class that isn't ours, its code."""
+        code = {} if type(self).__module__.partition(".")[0] == "tasks" else {"code": code_digest(type(self))}
+        templates = {name: digest_of_text(template_source(name)) for name in self.template_names}
+        return {**super().identity(), "version": self.version, "templates": templates, **code}
+
+    def map(self, rows: MappableRows[T], *others: Any) -> T:
+        """This step over the rows of a flow, lazily, shard by shard."""
+        return rows.map(self, *others)
+
+    def __rshift__(self, after: Any) -> Any:
+        if self._pipeline is None:
+            raise ValueError(f"{self.name!r} is in no pipeline: connect steps inside `with Pipeline(...):`")
+        self._pipeline.connect(self, after)
+        return after
+
+    def __rrshift__(self, before: Iterable[Step]) -> Step:
+        for step in before:
+            step >> self
+        return self
+
+
+class GeneratorStep(Step):
+    """A step that makes rows from nothing or from outside: the root of a pipeline."""
+
+    batch_size: Annotated[
+        int, Field(ge=1, title="Rows per batch", description="How many rows are made at a time."), Aside()
+    ] = 50
+
+    @abstractmethod
+    def process(self, offset: int = 0) -> GeneratorStepOutput:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Yield `(rows, last)`, leaving out the first `offset` rows."""
+
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the rows, where they can be known without making rows."""
+        return frozenset(self.outputs) or None
+
+    @classmethod
+    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
+        for name in ("input_batch_size", "input_mappings"):
+            properties.pop(name, None)
+
+
+class GlobalStep(Step):
+    """A step that needs all rows at once."""
+
+    def batch_length(self, inputs: Sequence[StepInput]) -> int:
+        return max(map(len, inputs), default=1) or 1
+
+    @classmethod
+    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
+        properties.pop("input_batch_size", None)
+
+
+def shadowing(row: Row, input_mappings: Mapping[str, str]) -> Row:
+    """A copy of `row` as the step sees it: the mapped columns under the step's names.
+
+    A column whose name the step uses for another one is put aside in the row itself, so that it goes
+    wherever the row goes.
+    """
+    if not input_mappings:
+        return dict(row)
+    seen = {name: value for name, value in row.items() if name not in input_mappings.values()}
+    aside = {name: seen[name] for name in input_mappings if name in seen}
+    seen.update({name: row[column] for name, column in input_mappings.items() if column in row})
+    return {**seen, SHADOWED: aside} if aside else seen
+
+
+def restored(row: Row, input_mappings: Mapping[str, str], output_mappings: Mapping[str, str]) -> Row:
+    """The row under the dataset's names again."""
+    if not input_mappings and not output_mappings:
+        return row
+    aside: Row = row.get(SHADOWED, {})
+    names = {**input_mappings, **output_mappings}
+    return {**{names.get(name, name): value for name, value in row.items() if name != SHADOWED}, **aside}
+
+
+def failure_in(row: Row) -> dict[str, Any] | None:
+    """Why a row failed in some step before, or None: `{"step", "type", "message", "retryable"}`."""
+    for key, value in (row.get(METADATA) or {}).items():
+        if value is not None and key.startswith("error_"):
+            return {"step": key.removeprefix("error_"), **value}
+    return None
+
+
+def snake_case(name: str) -> str:
+    """`TextGeneration` as `text_generation`, `vLLMStep` as `v_llm_step`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def digest_of_text(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def code_digest(kind: type) -> str:
+    """A digest of a class's code, whatever its comments, docstrings and layout."""
+    function = getattr(kind, "function", None)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function or kind)))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            # The docstring of a function made into a Task holds its prompt.
+            node.body = node.body if function else node.body[1:]
+    return digest_of_text(ast.dump(tree))

@@ -1,0 +1,320 @@
+"""Tasks: a prompt from a row, columns from the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, cast
+
+from llms import AnyLLM, LLMError
+from llms.errors import Failure, failure_of
+from llms.loop import run_sync
+from llms.parameters import short
+from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
+from pydantic import Field
+
+from tasks.step import METADATA, Step, failure_in
+from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
+
+
+class UnreadableAnswerError(ValueError):
+    """The model's answer isn't in the form that was asked for. The message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one generation became: columns, or the reason why there are none."""
+
+    columns: Row = field(default_factory=dict[str, Any])
+    raw_input: Any = None
+    raw_output: Any = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    failure: Failure | None = None
+
+
+class Task(Step):
+    """A step that asks an LLM.
+
+    Write `inputs`, `outputs`, `format_input` and `format_output`. The rest is here: several
+    generations, metadata, few-shot examples, structured output, and rows that fail, each with its reason.
+    """
+
+    form_first = ("llm",)
+
+    default_structured_output: ClassVar[bool] = False
+    """Whether the Task asks for structured output unless told otherwise."""
+
+    llm: Annotated[AnyLLM, Field(title="LLM")]
+    system_prompt: Annotated[
+        str | None, Field(title="System prompt", description="Put before the prompt, where the prompt has none.")
+    ] = None
+    examples: Annotated[
+        list[dict[str, Any]],
+        Field(title="Examples", description="Few-shot: rows with the input and the output columns of this Task."),
+    ] = []
+    num_generations: Annotated[int, Field(ge=1, title="Generations", description="Answers per row.")] = 1
+    group_generations: Annotated[
+        bool, Field(title="Group generations", description="One row with lists, in place of a row per answer.")
+    ] = False
+    use_default_structured_output: Annotated[
+        bool | None,
+        Field(
+            title="Structured output",
+            description="Ask for JSON where the provider can make sure of it. Empty: what the Task does best with.",
+        ),
+    ] = None
+    add_raw_input: Annotated[bool, Field(title="Keep prompts", description="In the row's metadata.")] = True
+    add_raw_output: Annotated[bool, Field(title="Keep raw answers", description="In the row's metadata.")] = True
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Columns: ...
+
+    @property
+    @abstractmethod
+    def outputs(self) -> Columns: ...
+
+    @abstractmethod
+    def format_input(self, input: Row) -> FormattedInput:
+        """The prompt for a row: a chat, a bare prompt, or a chat with the JSON schema of the answer."""
+
+    @abstractmethod
+    def format_output(self, output: str | None, input: Row) -> Row:
+        """The columns from one generation.
+
+        Raises:
+            UnreadableAnswerError: the answer can't be read; any other exception fails the row as well.
+        """
+
+    def get_structured_output(self) -> JSONSchema | None:
+        """The JSON schema that an answer should fit, for a Task that can ask for one."""
+        return None
+
+    def load(self) -> None:
+        self.llm.load()
+
+    def unload(self) -> None:
+        self.llm.unload()
+
+    def prompt(self, row: Row) -> FormattedInput:
+        """The whole prompt: `format_input` with the system prompt, the examples and the schema added."""
+        given = self.format_input(row)
+        if isinstance(given, str):
+            return given
+        chat, schema = given if isinstance(given, tuple) else (given, None)
+        chat = with_examples(with_system_prompt(chat, self.system_prompt), self._example_turns())
+        schema = schema or self.wanted_schema()
+        return chat if schema is None else (chat, schema)
+
+    def wanted_schema(self) -> JSONSchema | None:
+        """The Task's schema, where structured output is wanted and the LLM takes it."""
+        wanted = self.use_default_structured_output
+        if wanted is None:
+            wanted = self.default_structured_output
+        return self.get_structured_output() if wanted and self.llm.takes_structured_output() else None
+
+    def format_example(self, example: Row) -> str:
+        """The answer that an example shows: its only output column as text, or all of them as JSON."""
+        outputs = [name for name in self.outputs if name != "model_name" and name in example]
+        if len(outputs) == 1 and isinstance(example[outputs[0]], str) and self.wanted_schema() is None:
+            return example[outputs[0]]
+        return json.dumps({name: example[name] for name in outputs}, ensure_ascii=False)
+
+    def _example_turns(self) -> ChatType:
+        turns: ChatType = []
+        for example in self.examples:
+            given = self.format_input(example)
+            chat = given[0] if isinstance(given, tuple) else given
+            if isinstance(chat, str):
+                raise ValueError(f"{self.name}: examples need a chat prompt, and this Task makes a bare prompt")
+            turns += [message for message in chat if message["role"] != "system"]
+            turns.append(ChatItem(role="assistant", content=self.format_example(example)))
+        return turns
+
+    async def converse(self, row: Row, ask: Ask) -> list[Answer]:
+        """Ask what has to be asked for a row: `num_generations` answers.
+
+        A Task that needs several rounds asks several times here. Ask in an order that depends on the row
+        and the answers alone, so that a run that was interrupted finds its answers again.
+        """
+        prompt = self.prompt(row)
+        output = await ask(prompt, self.num_generations)
+        return [self.read(text, row, prompt, output, place) for place, text in enumerate(output["generations"])]
+
+    def read(self, text: str | None, row: Row, prompt: FormattedInput, output: GenerateOutput, place: int) -> Answer:
+        """The answer made from generation `place` of `output`."""
+        statistics = output["statistics"]
+        known = Answer(
+            raw_input=prompt[0] if isinstance(prompt, tuple) else prompt,
+            raw_output=text,
+            input_tokens=statistics["input_tokens"][place],
+            output_tokens=statistics["output_tokens"][place],
+        )
+        try:
+            columns = self.format_output(text, row)
+        except Exception as error:  # noqa: BLE001 -- a parser, perhaps a user's: whatever it raises is this row's failure
+            return failed(known, error)
+        return Answer(columns, known.raw_input, text, known.input_tokens, known.output_tokens)
+
+    def process(self, *inputs: StepInput) -> StepOutput:
+        """Answer rows now, outside of any flow.
+
+        Args:
+            inputs: one list of rows.
+
+        Yields:
+            The rows with this Task's columns, `model_name` and `distilabel_metadata` added.
+        """
+        (rows,) = inputs
+        asks = self._offline_asks(rows) if getattr(self.llm, "use_offline_batch_generation", False) else None
+        answered = run_sync(self.answer_rows(rows, lambda place: asks[place] if asks else self._ask))
+        yield [row for group in answered for row in group]
+
+    def apply(self, *inputs: StepInput) -> list[Row]:
+        return [row for rows in self.process(*inputs) for row in rows]
+
+    async def answer_rows(self, rows: Sequence[Row], ask_for: Callable[[int], Ask]) -> list[list[Row]]:
+        """The rows that each of `rows` becomes. `ask_for(i)` asks for row `i`.
+
+        Raises:
+            LLMError: a fatal one: no other request can succeed either.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = [group.create_task(self.answer_row(row, ask_for(place))) for place, row in enumerate(rows)]
+        except BaseExceptionGroup as problems:
+            raise first_of(problems) from None
+        return [each.result() for each in work]
+
+    async def answer_row(self, row: Row, ask: Ask) -> list[Row]:
+        """The rows that `row` becomes: one per generation, or one with all of them."""
+        if failure_in(row) is not None:
+            return self.assemble(row, [Answer()] * self.num_generations)
+        try:
+            answers = await self.converse(self._seen(row), ask)
+        except LLMError as error:
+            if error.fatal:
+                raise
+            answers = [failed(Answer(raw_input=self._raw_input(row)), error)] * self.num_generations
+        except Exception as error:  # noqa: BLE001 -- a prompt, perhaps a user's: whatever it raises is this row's failure
+            answers = [failed(Answer(), error)] * self.num_generations
+        if len(answers) != self.num_generations:
+            problem = UnreadableAnswerError(f"asked for {self.num_generations} answers, got {len(answers)}")
+            answers = ([*answers, *[failed(Answer(), problem)] * self.num_generations])[: self.num_generations]
+        return self.assemble(row, answers)
+
+    def assemble(self, row: Row, answers: Sequence[Answer]) -> list[Row]:
+        """`row` with the columns and the metadata of `answers`."""
+        if not self.group_generations:
+            return [self._with_columns(row, answer.columns, self._metadata(answer)) for answer in answers]
+        names = self._own_columns()
+        columns = {name: [answer.columns.get(name) for answer in answers] for name in names}
+        if all(answer.failure is not None or not answer.columns for answer in answers):
+            columns = {}
+        return [self._with_columns(row, columns, grouped([self._metadata(answer) for answer in answers]))]
+
+    def _own_columns(self) -> list[str]:
+        return [name for name in self.outputs if name != "model_name"]
+
+    def _with_columns(self, row: Row, columns: Row, metadata: Row) -> Row:
+        own = {name: columns.get(name) for name in self._own_columns()} | columns | {"model_name": self.llm.model_name}
+        renamed = {self.output_mappings.get(name, name): value for name, value in own.items()}
+        return {**row, **renamed, METADATA: {**(row.get(METADATA) or {}), **metadata}}
+
+    def _metadata(self, answer: Answer) -> Row:
+        counts = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+        metadata: Row = {}
+        if self.add_raw_input:
+            metadata[f"raw_input_{self.name}"] = answer.raw_input
+        if self.add_raw_output or answer.failure is not None:
+            metadata[f"raw_output_{self.name}"] = answer.raw_output
+        metadata[f"statistics_{self.name}"] = counts
+        metadata[f"error_{self.name}"] = answer.failure
+        return metadata
+
+    def _seen(self, row: Row) -> Row:
+        """The row under this Task's own column names."""
+        return {**row, **{name: row[column] for name, column in self.input_mappings.items() if column in row}}
+
+    def _raw_input(self, row: Row) -> Any:
+        prompt = self.prompt(self._seen(row))
+        return prompt[0] if isinstance(prompt, tuple) else prompt
+
+    async def _ask(self, prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        return await self.llm.answer(prompt, num_generations)
+
+    def _offline_asks(self, rows: Sequence[Row]) -> list[Ask]:
+        """Answers from the LLM's batch jobs. Raises OfflineBatchGenerationNotFinishedError before they are there."""
+        prompts = [self.prompt(self._seen(row)) for row in rows]
+        return [answered_by(output) for output in self.llm.generate_outputs(prompts, self.num_generations)]
+
+
+def first_of(problems: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a group, however deep."""
+    first = problems.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def answered_by(output: GenerateOutput) -> Ask:
+    """An `Ask` that has its answer already."""
+
+    async def ask(prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:  # noqa: ARG001 -- the protocol's
+        problem = output.get("error")
+        if problem is not None:
+            raise LLMError(problem["message"])
+        return output
+
+    return ask
+
+
+def failed(answer: Answer, error: Exception) -> Answer:
+    """The same answer, as a failure."""
+    return Answer({}, answer.raw_input, answer.raw_output, answer.input_tokens, answer.output_tokens, failure_of(error))
+
+
+def grouped(metadata: Sequence[Row]) -> Row:
+    """The metadata of several answers in one: lists, but one prompt where all had the same, and the first failure."""
+    whole: Row = {}
+    for key in metadata[0]:
+        values = [each[key] for each in metadata]
+        if key.startswith("error_"):
+            whole[key] = next((value for value in values if value is not None), None)
+        elif key.startswith("raw_input_") and all(value == values[0] for value in values):
+            whole[key] = values[0]
+        else:
+            whole[key] = values
+    return whole
+
+
+def with_system_prompt(chat: ChatType, system_prompt: str | None) -> ChatType:
+    """The chat with a system message in front, unless it has one."""
+    if not system_prompt or any(message["role"] == "system" for message in chat):
+        return chat
+    return [ChatItem(role="system", content=system_prompt), *chat]
+
+
+def with_examples(chat: ChatType, turns: ChatType) -> ChatType:
+    """The chat with example turns after its system messages."""
+    systems = [message for message in chat if message["role"] == "system"]
+    return [*systems, *turns, *(message for message in chat if message["role"] != "system")] if turns else chat
+
+
+def json_answer(output: str | None) -> dict[str, Any]:
+    """The JSON object in an answer, with or without a code fence or a preface around it.
+
+    Raises:
+        UnreadableAnswerError: there is none.
+    """
+    text = (output or "").strip()
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        raise UnreadableAnswerError(f"expected a JSON object, got {short(text)}")
+    try:
+        found = json.loads(text[start : end + 1])
+    except json.JSONDecodeError as error:
+        raise UnreadableAnswerError(f"expected a JSON object ({error}), got {short(text)}") from None
+    return cast("dict[str, Any]", found)
