@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from llms.errors import LLMError, failure_of
 from llms.limits import limiter_for, send
 from llms.loop import run_sync
-from llms.parameters import Aside, Configurable, explain, import_path, signature_model, unknown_name_message
+from llms.parameters import Aside, Configurable, explain, for_form, import_path, signature_model, unknown_name_message
 from llms.structured_output import json_schema_of
 from llms.typing import ChatType, FormattedInput, GenerateOutput, HiddenState, JSONSchema, TokenCounts
 
@@ -30,8 +30,11 @@ class LLM(Configurable, ABC):
     """A language model that answers synchronously, several inputs at a time."""
 
     form_first = ("model",)
+    form_last = ("provider",)
 
-    provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = ""
+    provider: Annotated[
+        str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")
+    ] = ""
     generation_kwargs: Annotated[
         dict[str, Any],
         Field(title="Generation parameters", description="Sent with every request. Empty: the provider's default."),
@@ -44,7 +47,7 @@ class LLM(Configurable, ABC):
         int, Field(ge=1, title="Inputs per call", description="For engines that take several inputs at once."), Aside()
     ] = 50
 
-    _pending: list[_Pending] = PrivateAttr(default_factory=lambda: [])
+    _pending: list[_Pending] = PrivateAttr(default_factory=list["_Pending"])
     _worker: ThreadPoolExecutor | None = PrivateAttr(default=None)
 
     @property
@@ -65,7 +68,8 @@ class LLM(Configurable, ABC):
     def get_last_hidden_state(self, inputs: list[ChatType]) -> list[HiddenState]:
         """The last hidden state of each input: tokens by dimensions."""
         raise NotImplementedError(
-            f"{type(self).__name__} gives no hidden states; `get_last_hidden_state` needs an engine that runs the model itself"
+            f"{type(self).__name__} gives no hidden states;"
+            " `get_last_hidden_state` needs an engine that runs the model itself"
         )
 
     def generate_outputs(
@@ -85,12 +89,31 @@ class LLM(Configurable, ABC):
             LLMError: nothing can succeed: a wrong key, an unknown model, no way to the provider.
             llms.ParameterError: an unknown runtime parameter, or a value of a wrong type.
         """
-        changed = self.merged({"generation_kwargs": kwargs}) if kwargs else self
-        return run_sync(changed.answer_all(inputs, num_generations))
+        return run_sync(self.with_generation_kwargs(kwargs).answer_all(inputs, num_generations))
+
+    def with_generation_kwargs(self, kwargs: Mapping[str, Any]) -> Self:
+        """This model with `kwargs` over its `generation_kwargs`. What `load` made, and connections, are shared.
+
+        Raises:
+            llms.ParameterError: an unknown name, or a value of a wrong type.
+        """
+        if not kwargs:
+            return self
+        checked = self.merged({"generation_kwargs": kwargs})
+        self._worker = self._one_worker()
+        changed = self.model_copy(update={"generation_kwargs": checked.generation_kwargs})
+        changed._pending = []
+        return changed
 
     async def answer_all(self, inputs: Sequence[FormattedInput], num_generations: int = 1) -> list[GenerateOutput]:
         """`generate_outputs`, awaited on the request loop."""
-        return list(await asyncio.gather(*(self._answer_or_error(each, num_generations) for each in inputs)))
+        answers = [asyncio.ensure_future(self._answer_or_error(each, num_generations)) for each in inputs]
+        try:
+            return list(await asyncio.gather(*answers))
+        except BaseException:
+            for answer in answers:
+                answer.cancel()
+            raise
 
     async def _answer_or_error(self, given: FormattedInput, num_generations: int) -> GenerateOutput:
         try:
@@ -117,32 +140,39 @@ class LLM(Configurable, ABC):
         return await pending.output
 
     def _flush(self) -> None:
+        """Hand what waits to the worker, one batch per call: the engine sees one call at a time."""
         pending, self._pending = self._pending, []
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=type(self).__name__)
+        self._worker = self._one_worker()
         for start in range(0, len(pending), self.input_batch_size):
             batch = pending[start : start + self.input_batch_size]
-            self._worker.submit(self._generate_batch, batch, asyncio.get_running_loop())
+            self._worker.submit(self._generate_batch, batch)
 
-    def _generate_batch(self, batch: list[_Pending], loop: asyncio.AbstractEventLoop) -> None:
+    def _one_worker(self) -> ThreadPoolExecutor:
+        return self._worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix=type(self).__name__)
+
+    def _generate_batch(self, batch: list[_Pending]) -> None:
         for n, schema, group in _alike(batch, self.structured_output):
             try:
                 outputs = self.generate([each.prompt for each in group], num_generations=n, **self.keywords(schema))
                 if len(outputs) != len(group):
-                    raise LLMError(f"{type(self).__name__}.generate got {len(group)} inputs and gave {len(outputs)} outputs")
+                    raise LLMError(
+                        f"{type(self).__name__}.generate got {len(group)} inputs and gave {len(outputs)} outputs"
+                    )
             except Exception as error:  # noqa: BLE001 -- user's code: whatever it raises belongs to the rows that wait for it
                 for each in group:
-                    loop.call_soon_threadsafe(_resolve, each.output, error)
+                    each.resolve(error)
             else:
                 for each, output in zip(group, outputs, strict=True):
-                    loop.call_soon_threadsafe(_resolve, each.output, output)
+                    each.resolve(output)
 
     def keywords(self, schema: JSONSchema | None) -> dict[str, Any]:
         """The keyword arguments for `generate` or `agenerate`."""
         wanted = {**self.generation_kwargs}
         if schema is not None:
             if not self.takes_structured_output():
-                raise LLMError(f"{type(self).__name__} takes no structured output: its generate has no `structured_output`")
+                raise LLMError(
+                    f"{type(self).__name__} takes no structured output: its generate has no `structured_output`"
+                )
             wanted["structured_output"] = schema
         return wanted
 
@@ -160,13 +190,13 @@ class LLM(Configurable, ABC):
     def _check_generation_kwargs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        given = {name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None}
+        given = {name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None and each != {}}
         arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
         known = frozenset(arguments.model_fields)
         for name in given:
             if name not in known and arguments.model_config.get("extra") != "allow":
                 raise ValueError(unknown_name_message(name, known, cls.__name__))
-        required_left_out = {name for name in known - set(given)}
+        left_out = known - set(given)
         try:
             checked = arguments.model_validate(given)
         except ValidationError as error:
@@ -174,12 +204,12 @@ class LLM(Configurable, ABC):
             if not mistakes:
                 return given
             raise ValueError(explain(error)) from None
-        return {name: each for name, each in dict(checked).items() if name not in required_left_out and each is not None}
+        return {name: each for name, each in dict(checked).items() if name not in left_out and each is not None}
 
     @field_validator("structured_output", mode="before")
     @classmethod
     def _check_structured_output(cls, value: Any) -> Any:
-        return None if value is None else json_schema_of(value)
+        return json_schema_of(value) if value else None
 
     @model_validator(mode="after")
     def _name_provider(self) -> Self:
@@ -190,7 +220,8 @@ class LLM(Configurable, ABC):
 
     def merge_field(self, name: str, value: Any) -> Any:
         if name == "generation_kwargs" and isinstance(value, Mapping):
-            return {**self.generation_kwargs, **{k: v for k, v in cast("Mapping[str, Any]", value).items() if v is not None}}
+            given = {key: each for key, each in cast("Mapping[str, Any]", value).items() if each is not None}
+            return {**self.generation_kwargs, **given}
         return super().merge_field(name, value)
 
     @classmethod
@@ -202,8 +233,10 @@ class LLM(Configurable, ABC):
             "description": properties["generation_kwargs"].get("description"),
         }
         inner = cast("dict[str, dict[str, Any]]", properties["generation_kwargs"].get("properties", {}))
-        for position, shown in enumerate(inner.values()):
-            shown["position"] = position
+        given = cast("dict[str, Any]", cls.model_fields["generation_kwargs"].default or {})
+        for position, name in enumerate(inner):
+            default = {"default": given[name]} if name in given else {}
+            inner[name] = {**for_form(inner[name]), **default, "position": position}
         properties["generation_kwargs"].pop("required", None)
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
@@ -265,6 +298,12 @@ class _Pending:
         self.prompt, self.schema = split_input(given)
         self.num_generations = num_generations
         self.output = output
+
+    def resolve(self, value: GenerateOutput | Exception) -> None:
+        """From any thread. Whoever waited may be gone, and the loop with it."""
+        loop = self.output.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, self.output, value)
 
 
 def _alike(

@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import Field
 
 from llms.base import AsyncLLM, split_input
 from llms.errors import ExpiredError, LLMError, OfflineBatchGenerationNotFinishedError, failure_of
+from llms.limits import limiter_for, send
 from llms.loop import run_sync
 from llms.parameters import Aside
 from llms.typing import FormattedInput, GenerateOutput, TokenCounts
+
+T = TypeVar("T")
 
 JobState = Literal["waiting", "finished", "failed"]
 
@@ -72,7 +76,9 @@ class OfflineBatchLLM(AsyncLLM):
         Aside(),
     ] = None
     jobs_ids: Annotated[
-        tuple[str, ...] | None, Field(exclude=True, description="The jobs under way; None before the first call."), Aside()
+        tuple[str, ...] | None,
+        Field(exclude=True, description="The jobs under way; None before the first call."),
+        Aside(),
     ] = None
 
     @abstractmethod
@@ -105,7 +111,7 @@ class OfflineBatchLLM(AsyncLLM):
             OfflineBatchGenerationNotFinishedError: the jobs aren't finished, and
                 `offline_batch_generation_block_until_done` isn't set.
         """
-        changed = self.merged({"generation_kwargs": kwargs}) if kwargs else self
+        changed = self.with_generation_kwargs(kwargs)
         if not self.use_offline_batch_generation:
             return run_sync(changed.answer_all(inputs, num_generations))
         if self.jobs_ids is None:
@@ -124,33 +130,47 @@ class OfflineBatchLLM(AsyncLLM):
         outcomes: dict[str, GenerateOutput | LLMError] = {}
         for status in statuses:
             if status.state == "finished":
-                async for result in self.job_results(status.id):
-                    outcomes[result.custom_id] = result.outcome
-        expected = [request.custom_id for request in changed._requests(inputs, num_generations)]
+                outcomes |= await self._look(partial(self._outcomes, status.id))
+        expected = changed.request_keys(inputs, num_generations)
+        failed = next((status for status in statuses if status.state == "failed"), None)
+        why = f"batch job {failed.id!r} {failed.status}: {failed.message}" if failed else ""
         if not set(expected) & set(outcomes):
-            failed = next((status for status in statuses if status.state == "failed"), None)
-            if failed is not None:
+            if why:
                 self.jobs_ids = None
-                raise LLMError(f"batch job {failed.id!r} {failed.status}: {failed.message}")
+                raise LLMError(why)
             if outcomes:
                 raise LLMError(
                     f"jobs_ids={jobs!r} answer other inputs than those given; call with the inputs they were made for,"
                     " or set jobs_ids=None to submit new jobs"
                 )
         self.jobs_ids = None
-        return [_as_output(outcomes.get(key), num_generations) for key in expected]
+        missing = LLMError(why) if why else ExpiredError("the job ended without an answer to it; submit it again")
+        return [_as_output(outcomes.get(key, missing), num_generations) for key in expected]
+
+    async def _outcomes(self, job_id: str) -> dict[str, GenerateOutput | LLMError]:
+        return {result.custom_id: result.outcome async for result in self.job_results(job_id)}
+
+    async def _look(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Ask the provider for something that can be asked for again, with retries."""
+        limiter = limiter_for(("batches", self.limit_key), self.max_concurrent_requests)
+        return await send(request, limiter, self.max_retries)
 
     async def _statuses_when_allowed(self, jobs: Sequence[str]) -> list[JobStatus]:
         while True:
-            statuses = list(await asyncio.gather(*(self.job_status(job) for job in jobs)))
+            statuses = list(await asyncio.gather(*(self._look(partial(self.job_status, job)) for job in jobs)))
             if all(status.state != "waiting" for status in statuses):
                 return statuses
             if self.offline_batch_generation_block_until_done is None:
                 raise OfflineBatchGenerationNotFinishedError(jobs)
             await asyncio.sleep(self.offline_batch_generation_block_until_done)
 
+    def request_keys(self, inputs: Sequence[FormattedInput], num_generations: int) -> list[str]:
+        """The `custom_id` of each input."""
+        identity = self.identity()
+        return request_keys((*split_input(each), num_generations, identity) for each in inputs)
+
     def _requests(self, inputs: Sequence[FormattedInput], num_generations: int) -> list[BatchRequest]:
-        keys = request_keys([(*split_input(each), num_generations, self.identity()) for each in inputs])
+        keys = self.request_keys(inputs, num_generations)
         return [self.batch_request(key, each, num_generations) for key, each in zip(keys, inputs, strict=True)]
 
 
@@ -165,9 +185,7 @@ def request_keys(contents: Iterable[object]) -> list[str]:
     return keys
 
 
-def _as_output(outcome: GenerateOutput | LLMError | None, num_generations: int) -> GenerateOutput:
-    if outcome is None:
-        outcome = ExpiredError("the job ended without an answer to this request; submit it again")
+def _as_output(outcome: GenerateOutput | LLMError, num_generations: int) -> GenerateOutput:
     if not isinstance(outcome, LLMError):
         return outcome
     return GenerateOutput(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from llms.errors import ConnectionFailedError, LLMError, OverloadedError, RateLimitError
 
@@ -27,6 +29,7 @@ CUT = 0.7
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 RETRIES_BEFORE_FIRST_CONTACT = 3
+BROKEN_SECONDS = 2.0
 
 
 @dataclass
@@ -42,20 +45,27 @@ class Limiter:
     """Whether the provider ever answered: one that never did isn't waited for as long."""
     _growing: bool = True
     _episode_ends: int = 0
+    _broken: tuple[LLMError, float] | None = None
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
 
     def __post_init__(self) -> None:
         self.allowed = float(min(self.ceiling, FIRST_ALLOWED))
 
     async def acquire(self) -> int:
-        """Wait for a place. Returns the number of the request, for `refused`."""
+        """Wait for a place. Returns the number of the request, for `refused`.
+
+        Raises:
+            LLMError: the circuit is broken.
+        """
+        if self._broken is not None and time.monotonic() < self._broken[1]:
+            raise self._broken[0]
         if self.in_flight >= int(self.allowed) or self._waiting:
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(place)
             try:
                 await place
             except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
+                if place.done() and not place.cancelled() and place.exception() is None:
                     self._leave()
                 raise
         else:
@@ -85,6 +95,14 @@ class Limiter:
         """The request failed for another reason."""
         self._leave()
 
+    def break_circuit(self, error: LLMError) -> None:
+        """Nothing can succeed for now: fail what waits, and what comes in the next seconds, with `error`."""
+        self._broken = (error, time.monotonic() + BROKEN_SECONDS)
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(error)
+
     def _leave(self) -> None:
         self.in_flight -= 1
         while self._waiting and self.in_flight < int(self.allowed):
@@ -94,13 +112,13 @@ class Limiter:
                 place.set_result(None)
 
 
-_limiters: dict[Hashable, Limiter] = {}
+_limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Limiter]] = WeakKeyDictionary()
 
 
 def limiter_for(key: Hashable, ceiling: int) -> Limiter:
     """The process's limiter for `key` and the running loop."""
-    whole_key = (id(asyncio.get_running_loop()), key, ceiling)
-    return _limiters.setdefault(whole_key, Limiter(ceiling))
+    of_loop = _limiters.setdefault(asyncio.get_running_loop(), {})
+    return of_loop.setdefault((key, ceiling), Limiter(ceiling))
 
 
 async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retries: int) -> T:
@@ -127,6 +145,8 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
             limiter.succeeded()
             return answer
         if not failure.retryable or retries >= allowed_retries(failure, limiter, max_retries):
+            if failure.fatal:
+                limiter.break_circuit(failure)
             raise failure
         wait = delay(retries, failure.retry_after)
         logger.debug("%s: %s; again in %.1f s", type(failure).__name__, failure, wait)

@@ -8,10 +8,12 @@ https://platform.openai.com/docs/guides/batch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from weakref import WeakKeyDictionary
 
@@ -34,7 +36,7 @@ from llms.errors import (
 )
 from llms.parameters import Aside, short
 from llms.structured_output import schema_name, strict_schema
-from llms.typing import ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
+from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -71,9 +73,10 @@ class OpenAILLM(OfflineBatchLLM):
     url_variable: ClassVar[str] = "OPENAI_BASE_URL"
     own_url: ClassVar[str] = OPENAI_URL
 
-    form_first = ("provider", "model", "credentials", "generation_kwargs")
+    form_first = ("model", "credentials", "generation_kwargs")
+    form_title = "OpenAI or compatible"
 
-    provider: Annotated[Literal["openai"], Field(title="Provider")] = "openai"
+    provider: Annotated[Literal["openai"], Field(title="Provider")] = "openai"  # pyright: ignore[reportIncompatibleVariableOverride]
     model: Annotated[str, Field(title="Model", description="The model's name at the provider.")]
     base_url: Annotated[
         str | None,
@@ -85,8 +88,11 @@ class OpenAILLM(OfflineBatchLLM):
         Aside(),
     ] = None
     api_key: Annotated[
-        SecretStr | None, Field(exclude=True, description="The key itself; better by `credentials` or environment."), Aside()
+        SecretStr | None,
+        Field(exclude=True, description="The key itself; better by `credentials` or environment."),
+        Aside(),
     ] = None
+    organization: Annotated[str, Field(title="Organization", description="Empty: the key's own."), Aside()] = ""
     default_headers: Annotated[
         dict[str, str] | None, Field(exclude=True, description="Headers for every request."), Aside()
     ] = None
@@ -95,6 +101,7 @@ class OpenAILLM(OfflineBatchLLM):
     _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncOpenAI] = PrivateAttr(default_factory=WeakKeyDictionary)
     _tokens_parameter: str | None = PrivateAttr(default=None)
     _repeats: bool = PrivateAttr(default=False)
+    _found_credentials: tuple[str, Credentials] | None = PrivateAttr(default=None)
 
     @property
     def model_name(self) -> str:
@@ -102,7 +109,7 @@ class OpenAILLM(OfflineBatchLLM):
 
     @property
     def limit_key(self) -> Hashable:
-        return (self.provider, self.url(), self.model)
+        return (self.provider, self.url(), self.model, hash(self.key().get_secret_value()))
 
     def load(self) -> None:
         """Find the key. Raises AuthenticationError where there is none."""
@@ -131,7 +138,7 @@ class OpenAILLM(OfflineBatchLLM):
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "base_url": self.url()}
 
-    async def agenerate(
+    async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,
         input: FormattedInput,
         num_generations: int = 1,
@@ -161,34 +168,43 @@ class OpenAILLM(OfflineBatchLLM):
         """
         keywords = {name: value for name, value in locals().items() if name not in {"self", "input", "num_generations"}}
         if num_generations > 1 and self._repeats:
-            return await self._repeated(input, num_generations, keywords)
+            return await self._repeated(input, range(num_generations), keywords)
+        tokens_name = self._tokens_name()
         try:
             output = await self._request(input, num_generations, keywords)
         except BadRequestError as error:
-            if not self._adapt(error, num_generations):
+            if not self._adapt(error, num_generations, tokens_name):
                 raise
             return await self.agenerate(input, num_generations, **keywords)
-        missing = num_generations - len(output["generations"])
-        if missing > 0:
+        got = len(output["generations"])
+        if got < num_generations:
             self._repeats = True
-            return combined([output, await self._repeated(input, missing, keywords)])
+            return combined([output, await self._repeated(input, range(got, num_generations), keywords)])
         return output
 
-    async def _repeated(self, given: FormattedInput, times: int, keywords: Mapping[str, Any]) -> GenerateOutput:
-        return combined(await asyncio.gather(*(self.agenerate(given, 1, **keywords) for _ in range(times))))
+    async def _repeated(self, given: FormattedInput, numbers: range, keywords: Mapping[str, Any]) -> GenerateOutput:
+        """One request per generation. A seed is counted on, or all of them would be the same."""
+        seed = keywords.get("seed")
+        seeds = [None if seed is None else seed + number for number in numbers]
+        requests = (self.agenerate(given, 1, **{**keywords, "seed": each}) for each in seeds)
+        return combined(await asyncio.gather(*requests))
 
-    async def _request(self, given: FormattedInput, num_generations: int, keywords: Mapping[str, Any]) -> GenerateOutput:
-        path, body = self._body(given, num_generations, keywords)
+    async def _request(self, given: FormattedInput, times: int, keywords: Mapping[str, Any]) -> GenerateOutput:
+        path, body = self._body(given, times, keywords)
         return parse_answer(await self._post(path.removeprefix("/v1"), body), path)
 
-    def _adapt(self, error: BadRequestError, num_generations: int) -> bool:
-        """Learn from a refusal how this server wants it. Returns whether it's worth another try."""
+    def _adapt(self, error: BadRequestError, num_generations: int, tokens_name: str) -> bool:
+        """Learn from a refusal how this server wants it. Returns whether it's worth another try.
+
+        Requests that were under way when the first refusal came take part: each compares with what it sent.
+        """
         said = str(error)
-        for refused, wanted in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
-            if f"'{refused}'" in said and self._tokens_parameter is None and self._tokens_name() == refused:
-                self._tokens_parameter = wanted
-                return True
-        if num_generations > 1 and not self._repeats and re.search(r"['\"`]n['\"`]", said):
+        if f"'{tokens_name}'" in said:
+            if self._tokens_parameter is None:
+                other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+                self._tokens_parameter = other[tokens_name]
+            return self._tokens_name() != tokens_name
+        if num_generations > 1 and re.search(r"['\"`]n['\"`]", said):
             self._repeats = True
             return True
         return False
@@ -210,6 +226,8 @@ class OpenAILLM(OfflineBatchLLM):
         if num_generations > 1:
             wanted["n"] = num_generations
         if isinstance(given, str):
+            if schema is not None:
+                raise BadRequestError("structured output needs a chat; got a bare prompt, which goes to completions")
             if tokens is not None:
                 wanted["max_tokens"] = tokens
             if wanted.pop("logprobs", None):
@@ -249,6 +267,7 @@ class OpenAILLM(OfflineBatchLLM):
             base_url=self.url(),
             timeout=self.timeout,
             max_retries=0,
+            organization=self.organization or None,
             default_headers=self.default_headers,
             http_client=openai.DefaultAioHttpClient(timeout=self.timeout),
         )
@@ -272,7 +291,12 @@ class OpenAILLM(OfflineBatchLLM):
         return LLMError(f"{type(error).__name__}: {error}")
 
     def _named_credentials(self) -> Credentials | None:
-        return credentials_named(self.credentials) if self.credentials else None
+        """Looked up once: a store may be a server."""
+        if not self.credentials:
+            return None
+        if self._found_credentials is None or self._found_credentials[0] != self.credentials:
+            self._found_credentials = (self.credentials, credentials_named(self.credentials))
+        return self._found_credentials[1]
 
     def batch_request(self, custom_id: str, given: FormattedInput, num_generations: int) -> BatchRequest:
         prompt, schema = split_input(given)
@@ -280,7 +304,7 @@ class OpenAILLM(OfflineBatchLLM):
         return BatchRequest(custom_id, path, body)
 
     async def create_jobs(self, requests: Sequence[BatchRequest]) -> tuple[str, ...]:
-        """Submit requests, split by address, by 50,000 requests and by 200 MB."""
+        """Submit requests, split by address, by 50,000 requests and by 200 MB. All of them, or none."""
         import openai
 
         client = self._client()
@@ -295,6 +319,9 @@ class OpenAILLM(OfflineBatchLLM):
                 )
                 ids.append(job.id)
         except openai.OpenAIError as error:
+            for job_id in ids:
+                with contextlib.suppress(LLMError):
+                    await self.cancel_job(job_id)
             raise self._error_from(error) from None
         return tuple(ids)
 
@@ -306,7 +333,10 @@ class OpenAILLM(OfflineBatchLLM):
         except openai.OpenAIError as error:
             raise self._error_from(error) from None
         counts = job.request_counts
-        problems = (job.errors.data or []) if job.errors else []
+        problems = [
+            f"{each.message} (line {each.line})" if each.line else str(each.message)
+            for each in (job.errors.data or [] if job.errors else [])
+        ]
         return JobStatus(
             id=job.id,
             state=JOB_STATES[job.status],
@@ -314,7 +344,7 @@ class OpenAILLM(OfflineBatchLLM):
             total=counts.total if counts else 0,
             answered=counts.completed if counts else 0,
             refused=counts.failed if counts else 0,
-            message="; ".join(f"{each.message} (line {each.line})" if each.line else str(each.message) for each in problems),
+            message="; ".join(problems),
         )
 
     async def job_results(self, job_id: str) -> AsyncIterator[BatchResult]:
@@ -359,7 +389,9 @@ def parse_answer(answer: Mapping[str, Any], path: str) -> GenerateOutput:
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise InvalidResponseError(f"the provider's answer has no choices: {short(answer)}")
-    listed = sorted(cast("list[dict[str, Any]]", choices), key=lambda choice: choice.get("index", 0))
+    if not all(isinstance(choice, dict) for choice in cast("list[object]", choices)):
+        raise InvalidResponseError(f"the provider's answer has a choice that is no object: {short(answer)}")
+    listed = sorted(cast("list[dict[str, Any]]", choices), key=lambda choice: choice.get("index") or 0)
     texts = [_text(choice, path) for choice in listed]
     if all(text is None for text in texts):
         raise _no_text(listed[0])
@@ -373,14 +405,23 @@ def parse_answer(answer: Mapping[str, Any], path: str) -> GenerateOutput:
 def _text(choice: Mapping[str, Any], path: str) -> str | None:
     if path == COMPLETIONS:
         return choice.get("text")
-    message = choice.get("message") or {}
-    return message.get("content")
+    content = _message_of(choice).get("content")
+    if not isinstance(content, list):
+        return content
+    # Some servers answer in parts, as messages may be asked in.
+    parts = [cast("dict[str, Any]", part) for part in cast("list[object]", content) if isinstance(part, dict)]
+    return "".join(str(part.get("text") or "") for part in parts)
+
+
+def _message_of(choice: Mapping[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    return cast("dict[str, Any]", message) if isinstance(message, dict) else {}
 
 
 def _no_text(choice: Mapping[str, Any]) -> LLMError:
-    message = choice.get("message") or {}
-    if message.get("refusal"):
-        return ContentFilterError(f"the model refused: {message['refusal']}")
+    refusal = _message_of(choice).get("refusal")
+    if refusal:
+        return ContentFilterError(f"the model refused: {refusal}")
     if choice.get("finish_reason") == "content_filter":
         return ContentFilterError("the provider withheld the answer (finish_reason 'content_filter')")
     return InvalidResponseError(f"the provider's answer has no text (finish_reason {choice.get('finish_reason')!r})")
@@ -400,15 +441,12 @@ def _token_counts(usage: Mapping[str, Any], texts: Sequence[str | None]) -> Toke
 def _logprobs(given: Mapping[str, Any] | None) -> list[list[Logprob]]:
     if not given:
         return []
-    if given.get("content") is not None:
-        return [
-            [Logprob(token=each["token"], logprob=each["logprob"]) for each in place.get("top_logprobs") or [place]]
-            for place in given["content"]
-        ]
-    return [
-        [Logprob(token=token, logprob=logprob) for token, logprob in (place or {}).items()]
-        for place in given.get("top_logprobs") or []
-    ]
+    content = cast("list[dict[str, Any]] | None", given.get("content"))
+    if content is not None:
+        places = [cast("list[dict[str, Any]]", place.get("top_logprobs") or [place]) for place in content]
+        return [[Logprob(token=each["token"], logprob=each["logprob"]) for each in place] for place in places]
+    plain = cast("list[dict[str, float] | None]", given.get("top_logprobs") or [])
+    return [[Logprob(token=token, logprob=logprob) for token, logprob in (place or {}).items()] for place in plain]
 
 
 def jobs_of(requests: Iterable[BatchRequest]) -> list[tuple[str, list[bytes]]]:
@@ -455,7 +493,7 @@ def result_from(line: Mapping[str, Any]) -> BatchResult:
         said = str(problem.get("message") or short(body))
         return BatchResult(key, error_for_status(status, said, code=str(problem.get("code") or "")))
     try:
-        return BatchResult(key, parse_answer(body, CHAT if "message" in (body.get("choices") or [{}])[0] else COMPLETIONS))
+        return BatchResult(key, parse_answer(body, COMPLETIONS if body.get("object") == "text_completion" else CHAT))
     except LLMError as error:
         return BatchResult(key, error)
 
@@ -470,9 +508,11 @@ def _message(error: Any) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return float(headers[name]) / scale
+            seconds = float(headers[name]) / scale
         except (KeyError, ValueError):
             continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
     return None
 
 

@@ -48,6 +48,10 @@ class Configurable(BaseModel):
 
     form_first: ClassVar[tuple[str, ...]] = ()
     """The fields that a form shows first. The others follow, those of the most special class first."""
+    form_last: ClassVar[tuple[str, ...]] = ()
+    """The fields that a form shows at its end."""
+    form_title: ClassVar[str] = ""
+    """The label of the model in a form. Empty: the class's name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,19 +60,10 @@ class Configurable(BaseModel):
             return data
         given = cast("Mapping[str, Any]", data)
         known = field_names(cls)
-        unknown = [name for name in given if name not in known]
-        for name in unknown:
-            if name not in cls.passed_over_names():
+        for name in given:
+            if name not in known:
                 raise ValueError(unknown_name_message(name, known, cls.__name__))
-        return {name: value for name, value in given.items() if name in known} if unknown else data
-
-    @classmethod
-    def passed_over_names(cls) -> frozenset[str]:
-        """Names that aren't fields of this model and are no mistake either.
-
-        A form sends the fields of the other variants of a union along.
-        """
-        return frozenset()
+        return given
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -76,15 +71,15 @@ class Configurable(BaseModel):
         schema = handler.resolve_ref_schema(reference)
         # A part of a model must be accepted as an override, so nothing is required.
         schema.pop("required", None)
+        schema["title"] = cls.form_title or cls.__name__
         properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
         for name, field in cls.model_fields.items():
             if field.exclude:
                 properties.pop(name, None)
         cls.edit_form(properties)
         for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
+            properties[name] = for_form(properties[name])
             properties[name]["position"] = position
-        if cls.passed_over_names():
-            schema.pop("additionalProperties", None)
         return cast("dict[str, Any]", reference)
 
     @classmethod
@@ -151,8 +146,6 @@ def merge(model: Configurable, overrides: Mapping[str, Any], path: str = "") -> 
     changes: dict[str, Any] = {}
     for name, value in overrides.items():
         if name not in known:
-            if name in type(model).passed_over_names():
-                continue
             raise ParameterError(unknown_name_message(joined(path, name), known, type(model).__name__))
         if value is None:
             continue
@@ -171,7 +164,7 @@ def merged_value(current: Any, value: Any, marks: Iterable[Any]) -> Any:
     if not (isinstance(current, Configurable) and isinstance(value, Mapping)):
         return value
     overrides = cast("Mapping[str, Any]", value)
-    variants = next((mark for mark in marks if hasattr(mark, "tag_of")), None)
+    variants = variants_in(marks)
     return current.merged(overrides) if variants is None else variants.merged(current, overrides)
 
 
@@ -219,10 +212,53 @@ def field_names(model: type[BaseModel]) -> frozenset[str]:
 def form_order(model: type[Configurable]) -> list[str]:
     """All fields in the order that a form shows them."""
     own_first: list[str] = list(model.form_first)
+    last = [name for name in model.form_last if name in model.model_fields]
     for ancestor in model.__mro__:
         declared = inspect.get_annotations(ancestor)
-        own_first += [name for name in declared if name in model.model_fields and name not in own_first]
-    return own_first
+        own_first += [name for name in declared if name in model.model_fields and name not in [*own_first, *last]]
+    return [*own_first, *last]
+
+
+def for_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a field as Prefect's form shows it best.
+
+    An optional value as the value itself, not required and without a default: an empty input is then
+    left out. Bounds are neither shown nor checked by the form, so they go into the description.
+    """
+    shown = dict(schema)
+    variants = [each for each in shown.get("anyOf", []) if each.get("type") != "null"]
+    if len(variants) == 1:
+        del shown["anyOf"]
+        shown = {**variants[0], **shown}
+    if shown.get("default", ...) is None:
+        del shown["default"]
+    if shown.get("type") == "object" and "properties" not in shown:
+        # The form sends an empty object for a dict without a default, and so does it with one.
+        shown.setdefault("default", {})
+    bounds = [f"{word} {shown[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in shown]
+    if bounds and "(at " not in shown.get("description", ""):
+        shown["description"] = f"{shown.get('description', '')} ({', '.join(bounds)})".strip()
+    return shown
+
+
+def special_model(model: Configurable, suffix: str) -> type[Configurable]:
+    """The class of `model` with the values of `model` as defaults, for the form of a flow that has it as default."""
+    fields: dict[str, Any] = {}
+    for name, field in form_fields(type(model)):
+        value = getattr(model, name)
+        annotation = field.rebuild_annotation()
+        variants = variants_in(field.metadata)
+        if variants is not None and isinstance(value, Configurable):
+            annotation = Annotated[field.annotation, variants.special(value, suffix)]
+        fields[name] = (annotation, Field(default=value, title=field.title, description=field.description))
+    made = create_model(f"{type(model).__name__}_{suffix}", __base__=type(model), **fields)
+    made.form_title = type(model).form_title or type(model).__name__
+    return made
+
+
+def variants_in(marks: Iterable[Any]) -> Any:
+    """The `Variants` among the marks of an annotation, or None."""
+    return next((mark for mark in marks if hasattr(mark, "tag_of")), None)
 
 
 def form_fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:

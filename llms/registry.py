@@ -10,6 +10,7 @@ from llms.variants import Variants
 OWN_TAB = {
     "type": "object",
     "title": "Your own",
+    "required": ["provider"],
     "properties": {
         "provider": {
             "type": "string",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from llms.parameters import Configurable, field_names, import_path, short, unknown_name_message
+from llms.parameters import Configurable, import_path, short, special_model, unknown_name_message
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Variants:
     ours: Mapping[str, str]
     title: str
     own_tab: Mapping[str, Any] | None = field(default=None)
+    first: type[Configurable] | None = field(default=None)
+    """The class of the first tab, with a default's values; see `special`."""
 
     def find(self, tag: str) -> type[Configurable]:
         """The class behind a tag or an import path.
@@ -61,9 +63,17 @@ class Variants:
         path = import_path(type(value))
         return next((tag for tag, ours in self.ours.items() if ours == path), path)
 
-    def names(self) -> frozenset[str]:
-        """The fields of all our variants: a form that was switched to another tab sends them along."""
-        return frozenset[str]().union(*(field_names(self.find(tag)) for tag in self.ours))
+    def special(self, value: Configurable, suffix: str) -> Variants:
+        """The same variants for a form whose default is `value`: its tab first, filled with its values.
+
+        The form chooses the tab that shares most keys with the value, and the first among equals.
+        """
+        return replace(self, first=special_model(value, suffix))
+
+    def tabs(self) -> list[type[Configurable]]:
+        """The classes of the tabs, in order."""
+        ours = [self.find(tag) for tag in self.ours]
+        return ours if self.first is None else [self.first, *(each for each in ours if not issubclass(self.first, each))]
 
     def read(self, value: Any) -> Configurable:
         """The variant from an instance or from its fields. Raises ValueError."""
@@ -95,11 +105,14 @@ class Variants:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.read, serialization=core_schema.plain_serializer_function_ser_schema(self.write, info_arg=True)
+            self.read,
+            json_schema_input_schema=core_schema.union_schema([handler.generate_schema(tab) for tab in self.tabs()]),
+            serialization=core_schema.plain_serializer_function_ser_schema(self.write, info_arg=True),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        tabs = [handler(cast("CoreSchema", self.find(tag).__pydantic_core_schema__)) for tag in self.ours]
+        whole = cast("dict[str, Any]", handler(schema))
+        tabs = whole.get("anyOf", [whole])
         own = [dict(self.own_tab)] if self.own_tab else []
         return {"anyOf": [*tabs, *own], "title": self.title}
 

@@ -77,6 +77,11 @@ class Step(Configurable, ABC):
             self.__dict__["name"] = snake_case(type(self).__name__)
 
     @property
+    def pipeline(self) -> PipelineLike | None:
+        """The pipeline that the step was made in."""
+        return self._pipeline
+
+    @property
     def inputs(self) -> Columns:
         """The columns that the step reads, by its own names."""
         return []

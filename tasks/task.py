@@ -183,19 +183,19 @@ class Task(Step):
         Raises:
             LLMError: a fatal one: no other request can succeed either.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                work = [group.create_task(self.answer_row(row, ask_for(place))) for place, row in enumerate(rows)]
-        except BaseExceptionGroup as problems:
-            raise first_of(problems) from None
-        return [each.result() for each in work]
+        work = (self.answer_row(row, ask_for(place)) for place, row in enumerate(rows))
+        made = await asyncio.gather(*work, return_exceptions=True)
+        for each in made:
+            if isinstance(each, BaseException):
+                raise each
+        return cast("list[list[Row]]", made)
 
     async def answer_row(self, row: Row, ask: Ask) -> list[Row]:
         """The rows that `row` becomes: one per generation, or one with all of them."""
         if failure_in(row) is not None:
             return self.assemble(row, [Answer()] * self.num_generations)
         try:
-            answers = await self.converse(self._seen(row), ask)
+            answers = await self.converse(self.seen(row), ask)
         except LLMError as error:
             if error.fatal:
                 raise
@@ -236,12 +236,12 @@ class Task(Step):
         metadata[f"error_{self.name}"] = answer.failure
         return metadata
 
-    def _seen(self, row: Row) -> Row:
+    def seen(self, row: Row) -> Row:
         """The row under this Task's own column names."""
         return {**row, **{name: row[column] for name, column in self.input_mappings.items() if column in row}}
 
     def _raw_input(self, row: Row) -> Any:
-        prompt = self.prompt(self._seen(row))
+        prompt = self.prompt(self.seen(row))
         return prompt[0] if isinstance(prompt, tuple) else prompt
 
     async def _ask(self, prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
@@ -249,14 +249,8 @@ class Task(Step):
 
     def _offline_asks(self, rows: Sequence[Row]) -> list[Ask]:
         """Answers from the LLM's batch jobs. Raises OfflineBatchGenerationNotFinishedError before they are there."""
-        prompts = [self.prompt(self._seen(row)) for row in rows]
+        prompts = [self.prompt(self.seen(row)) for row in rows]
         return [answered_by(output) for output in self.llm.generate_outputs(prompts, self.num_generations)]
-
-
-def first_of(problems: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception in a group, however deep."""
-    first = problems.exceptions[0]
-    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def answered_by(output: GenerateOutput) -> Ask:

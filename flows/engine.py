@@ -1,0 +1,510 @@
+"""The engine: brings shards through a graph of steps, one Prefect task run per step and shard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+from llms.base import AsyncLLM
+from llms.loop import run_async
+from llms.typing import FormattedInput, GenerateOutput, TokenCounts
+from tasks.step import GeneratorStep, GlobalStep, Step, failure_in
+from tasks.task import Task
+from tasks.typing import Row
+
+from flows.digest import digest, digest_of_rows
+from flows.journal import Entries, Journal
+from flows.rows import Node, Stream
+from flows.report import progress_line
+from flows.run import Run, progress_listener
+from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
+LISTENER_SECONDS = 0.25
+
+
+class PipelineError(ValueError):
+    """The steps don't fit each other. Raised before anything is sent; says which, and the way out."""
+
+
+async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
+    """Run everything that `leaves` need. Returns the shards of each leaf, in order.
+
+    Raises:
+        PipelineError: a step needs a column that isn't there.
+        LLMError: nothing more can succeed at a provider.
+        ShardError, StorageError: rows can't be kept or read.
+    """
+    nodes = list({id(node): node for leaf in leaves for node in leaf.ancestry()}.values())
+    for node in nodes:
+        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
+            node.step.load()
+    gate = _Gate(nodes)
+    drivers: list[asyncio.Task[None]] = []
+    for node in nodes:
+        if node.stream is None or not node.stream.finished or node.stream.error is not None:
+            node.stream = Stream()
+            drivers.append(asyncio.create_task(_drive(node, gate), name=node.name))
+    reporter = asyncio.create_task(_report(leaves[0].run))
+    try:
+        return list(await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves)))
+    finally:
+        reporter.cancel()
+        for driver in drivers:
+            driver.cancel()
+        await asyncio.gather(reporter, *drivers, return_exceptions=True)
+
+
+async def _all_of(stream: Stream) -> list[ShardRef]:
+    return [ref async for _, ref in stream.read()]
+
+
+async def _drive(node: Node, gate: _Gate) -> None:
+    """Bring all shards through one step."""
+    stream = cast("Stream", node.stream)
+    try:
+        if isinstance(node.step, GeneratorStep):
+            await _make_rows(node, node.step, gate)
+        else:
+            await gate.open.wait()
+            if isinstance(node.step, GlobalStep):
+                await _take_all(node, node.step)
+            else:
+                await _take_each(node)
+    except asyncio.CancelledError:
+        stream.finish()
+        raise
+    except Exception as error:  # noqa: BLE001 -- handed to whoever reads the stream
+        gate.open.set()
+        stream.finish(error)
+    else:
+        stream.finish()
+
+
+async def _make_rows(node: Node, step: GeneratorStep, gate: _Gate) -> None:
+    async def make() -> int:
+        progress = node.run.progress_of(node.name, step)
+        step.load()
+        rows = batches_of(_rows_of(step, node.run), _shard_rows(node.run))
+        place = 0
+        while (some := await asyncio.to_thread(next, rows, None)) is not None:
+            if place == 0:
+                gate.saw(node, frozenset(name for row in some for name in row))
+            path = node.run.storage.path("sources", f"{digest_path(some)}.parquet")
+            ref = await asyncio.to_thread(_kept, node.run, path, some)
+            progress.add(ref, 0, reused=False)
+            cast("Stream", node.stream).push(place, ref)
+            place += 1
+            await cast("Stream", node.stream).room()
+        if place == 0:
+            raise PipelineError(f"{node.name} gave no rows: {type(step).__name__} with {step.model_dump(mode='json')}")
+        return place
+
+    await as_task_run(node.name, node.name, make)()
+
+
+def _kept(run: Run, path: str, rows: list[Row]) -> ShardRef:
+    return find_shard(run.storage, path) or write_shard(run.storage, path, rows)
+
+
+def digest_path(rows: list[Row]) -> str:
+    """Where a source's shard goes: a digest of its rows, in 256 folders."""
+    try:
+        whole = digest_of_rows(rows)
+    except TypeError as error:
+        raise ShardError(str(error)) from None
+    return posixpath.join(whole[:2], whole)
+
+
+def _rows_of(step: GeneratorStep, run: Run) -> Iterable[list[Row]]:
+    left = run.limits.rows if run.limits else None
+    for made in step.process():
+        rows, last = made if isinstance(made, tuple) else (made, False)
+        yield list(rows) if left is None else list(rows)[:left]
+        if left is not None:
+            left -= len(rows)
+            if left <= 0:
+                return
+        if last:
+            return
+
+
+def _shard_rows(run: Run) -> int:
+    return min(run.shard_rows, run.limits.rows) if run.limits else run.shard_rows
+
+
+async def _take_each(node: Node) -> None:
+    """One task run per shard, a few at a time, pushed on in order."""
+    window = asyncio.Semaphore(shards_at_a_time(node.step, node.run.shard_rows))
+    under_way: asyncio.Queue[tuple[int, asyncio.Task[ShardRef]] | None] = asyncio.Queue()
+    stopped: list[BaseException] = []
+
+    async def start_all() -> None:
+        async for place, refs in aligned(node):
+            await window.acquire()
+            if stopped:
+                break
+            work = asyncio.create_task(_one_shard(node, place, refs))
+            work.add_done_callback(lambda _: window.release())
+            await under_way.put((place, work))
+        await under_way.put(None)
+
+    starter = asyncio.create_task(start_all())
+    starter.add_done_callback(lambda done: under_way.put_nowait(None) if done.cancelled() or done.exception() else None)
+    try:
+        while (item := await under_way.get()) is not None:
+            place, work = item
+            try:
+                ref = await asyncio.shield(work)
+            except Exception as error:  # noqa: BLE001 -- raised below, once the shards under way have kept their answers
+                stopped.append(error)
+                continue
+            if not stopped:
+                cast("Stream", node.stream).push(place, ref)
+        if stopped:
+            raise stopped[0]
+        await starter
+    finally:
+        starter.cancel()
+        while not under_way.empty():
+            item = under_way.get_nowait()
+            if item is not None:
+                item[1].cancel()
+
+
+def shards_at_a_time(step: Step, shard_rows: int) -> int:
+    """Enough that requests never run out at a shard's end, and no more."""
+    if isinstance(step, Task) and isinstance(step.llm, AsyncLLM):
+        return max(2, -(-2 * step.llm.max_concurrent_requests // shard_rows) + 1)
+    return 2
+
+
+async def aligned(node: Node) -> AsyncIterator[tuple[int, list[ShardRef]]]:
+    """The shards of all upstream nodes, place by place. A routed node has no shard at some places."""
+    readers = [cast("Stream", before.stream).read() for before in node.upstream]
+    heads = [await _next(reader) for reader in readers]
+    while any(head is not None for head in heads):
+        place = min(head[0] for head in heads if head is not None)
+        refs = [head[1] for head in heads if head is not None and head[0] == place]
+        if node.route is None or node.route(place):
+            yield place, refs
+        heads = [
+            await _next(reader) if head is not None and head[0] == place else head
+            for reader, head in zip(readers, heads, strict=True)
+        ]
+
+
+async def _next(reader: AsyncIterator[tuple[int, ShardRef]]) -> tuple[int, ShardRef] | None:
+    return await anext(reader, None)
+
+
+async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> ShardRef:
+    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: shard_of(node, place, refs))()
+    ref, reused = made
+    node.run.progress_of(node.name, node.step).add(ref, refs[0].rows, reused=reused)
+    return ref
+
+
+async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardRef, bool]:
+    """A step's shard from its inputs' shards: kept from before, or made now. Says which."""
+    folder = step_folder(node.run, node.step, f"{place:08d}")
+    path = posixpath.join(folder, f"{digest([ref.digest for ref in refs])}.parquet")
+    found = await asyncio.to_thread(find_shard, node.run.storage, path)
+    if found is not None and _asks(node) and (not found.failed or found.attempt == node.run.attempt):
+        if found.failed:
+            await asyncio.to_thread(_count_failures, node, found)
+        return found, True
+    inputs = [await asyncio.to_thread(read_shard, node.run.storage, ref) for ref in refs]
+    if isinstance(node.step, Task):
+        if not _asks(node):
+            return await asyncio.to_thread(_show_prompts, node, node.step, place, inputs[0]), False
+        return await _answer_shard(node, node.step, path, inputs[0]), False
+    made = await asyncio.to_thread(_apply, node, inputs)
+    return await asyncio.to_thread(write_shard, node.run.storage, path, made, attempt=node.run.attempt), False
+
+
+def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
+    if _asks(node):
+        return apply_step(node.step, inputs)
+    try:
+        return apply_step(node.step, inputs)
+    except Exception:  # noqa: BLE001 -- a preview: a step may not know what to do with a text that stands for an answer
+        return inputs[0]
+
+
+def step_folder(run: Run, step: Step, *parts: str) -> str:
+    """Where a step's shards are kept: by its name, what decides its rows, and, without a cache, the run."""
+    decides = digest({"name": step.name, **step.identity()})
+    fresh = () if run.use_cache else (f"run-{run.id}",)
+    return run.storage.path("steps", step.name, decides, *fresh, *parts)
+
+
+def apply_step(step: Step, inputs: Sequence[list[Row]]) -> list[Row]:
+    """A step over whole rows. Rows that failed before aren't shown to it; they are put back in their places."""
+    failed = {place for rows in inputs for place, row in enumerate(rows) if failure_in(row) is not None}
+    if not failed:
+        return step.apply(*inputs)
+    good = [[row for place, row in enumerate(rows) if place not in failed] for rows in inputs]
+    made = step.apply(*good) if good[0] else []
+    lost = {place: _failed_row(step, [rows[place] for rows in inputs if place < len(rows)]) for place in sorted(failed)}
+    if len(made) != len(good[0]):
+        return [*made, *lost.values()]
+    remaining = iter(made)
+    return [lost[place] if place in lost else next(remaining) for place in range(len(inputs[0]))]
+
+
+def _failed_row(step: Step, rows: Sequence[Row]) -> Row:
+    bad = next(row for row in rows if failure_in(row) is not None)
+    return {**{step.output_mappings.get(name, name): None for name in step.outputs}, **bad}
+
+
+async def _answer_shard(node: Node, task: Task, path: str, rows: list[Row]) -> ShardRef:
+    run = node.run
+    if not isinstance(task.llm, AsyncLLM):
+        await asyncio.to_thread(task.load)
+    journal = Journal(run.storage, path.removesuffix(".parquet") + ".journal")
+    others = [each for each in run.storage.files(posixpath.dirname(path), ".journal") if each != journal.path]
+    session = Session(node, task, journal, await asyncio.to_thread(journal.load, others))
+    try:
+        made = await run_async(session.answer(rows))
+    finally:
+        await asyncio.to_thread(journal.close)
+    ref = await asyncio.to_thread(
+        write_shard, run.storage, path, made, attempt=run.attempt, work=session.work
+    )
+    if ref.failed:
+        _count_reasons(node, made)
+    elif len(rows) >= run.shard_rows:
+        await asyncio.to_thread(journal.remove)
+    return ref
+
+
+@dataclass
+class Session:
+    """The answering of one shard: its journal, and the keys of its requests."""
+
+    node: Node
+    task: Task
+    journal: Journal
+    entries: Entries
+    work: Work = field(default_factory=Work)
+    occurrences: Counter[str] = field(default_factory=Counter[str])
+
+    async def answer(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that `rows` become. Every row is brought to its end, also where one stops the run.
+
+        Raises:
+            LLMError: a fatal one. What was answered is in the journal.
+        """
+        made = await asyncio.gather(*(self._answer_row(row) for row in rows), return_exceptions=True)
+        problems = [each for each in made if isinstance(each, BaseException)]
+        if problems:
+            raise problems[0]
+        return [row for group in cast("list[list[Row]]", made) for row in group]
+
+    async def _answer_row(self, row: Row) -> list[Row]:
+        ask = RowAsk(self)
+        made = await self.task.answer_row(row, ask)
+        if failure_in(row) is None and ask.latest and any(failure_in(each) is not None for each in made):
+            self.journal.append({"k": ask.latest, "x": self.node.run.attempt})
+        return made
+
+    async def output_for(self, key: str, prompt: FormattedInput, num_generations: int) -> GenerateOutput:
+        """The answer to the request `key`: from the journal, or asked for now."""
+        output = self.entries.answer(key, self.node.run.attempt)
+        sent = output is None
+        if output is None:
+            output = await self.task.llm.answer(prompt, num_generations)
+            self.journal.append({"k": key, "o": output})
+        self.work += _work_of(output["statistics"], sent=sent)
+        self.node.run.progress_of(self.node.name, self.task).answered += 1
+        return output
+
+
+@dataclass
+class RowAsk:
+    """Asks for one row. A request's key is a digest of what is asked, and of which of equal ones it is."""
+
+    session: Session
+    root: str = ""
+    latest: str = ""
+    asked: Counter[str] = field(default_factory=Counter[str])
+
+    async def __call__(self, prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        content = digest([prompt, num_generations])
+        if not self.root:
+            # Rows start in their order, so equal rows get the same numbers every time.
+            self.latest = self.root = f"{content}-{self.session.occurrences[content]}"
+            self.session.occurrences[content] += 1
+        else:
+            self.latest = digest([self.root, content, self.asked[content]])
+        self.asked[content] += 1
+        return await self.session.output_for(self.latest, prompt, num_generations)
+
+
+def _work_of(statistics: TokenCounts, *, sent: bool) -> Work:
+    return Work(1, int(sent), sum(statistics["input_tokens"]), sum(statistics["output_tokens"]))
+
+
+def _asks(node: Node) -> bool:
+    return node.run.limits is None or node.run.limits.ask
+
+
+def _show_prompts(node: Node, task: Task, place: int, rows: list[Row]) -> ShardRef:
+    """Note the prompts of rows, and go on with answers that only say where they will stand."""
+    shown = node.run.prompts.setdefault(node.name, [])
+    made: list[Row] = []
+    for row in rows:
+        try:
+            shown.append(task.prompt(task.seen(row)))
+        except Exception:  # noqa: BLE001 -- a preview: this prompt can't be made from texts that stand for answers
+            shown.append(None)
+        made.append({**row, **{task.output_mappings.get(name, name): _stand_in(task, name) for name in task.outputs}})
+    path = node.run.storage.path("previews", node.run.id, f"{node.name}-{place}.parquet")
+    return write_shard(node.run.storage, path, made)
+
+
+def _stand_in(task: Task, column: str) -> str | list[str]:
+    text = f"<{column} of {task.name}>"
+    return [f"{text[:-1]}, {place + 1}>" for place in range(task.num_generations)] if task.group_generations else text
+
+
+async def _take_all(node: Node, step: GlobalStep) -> None:
+    """A step that needs all rows at once: one task run, any number of shards."""
+    inputs = [[ref async for _, ref in cast("Stream", before.stream).read()] for before in node.upstream]
+
+    async def make() -> list[ShardRef]:
+        key = digest([[ref.digest for ref in refs] for refs in inputs])
+        listing = posixpath.join(step_folder(node.run, step, "all"), f"{key}.json")
+        found = await asyncio.to_thread(_listed, node.run, listing)
+        if found is not None:
+            for ref in found:
+                progress.add(ref, 0, reused=True)
+            return found
+        return await asyncio.to_thread(_apply_to_all, node, step, inputs, listing)
+
+    progress = node.run.progress_of(node.name, step)
+    refs = await as_task_run(node.name, node.name, make)()
+    progress.rows_in = sum(ref.rows for ref in inputs[0])
+    for place, ref in enumerate(refs):
+        cast("Stream", node.stream).push(place, ref)
+
+
+def _listed(run: Run, listing: str) -> list[ShardRef] | None:
+    if not run.storage.exists(listing):
+        return None
+    refs = [find_shard(run.storage, path) for path in orjson.loads(run.storage.read(listing))]
+    return None if any(ref is None for ref in refs) else cast("list[ShardRef]", refs)
+
+
+def _apply_to_all(node: Node, step: GlobalStep, inputs: list[list[ShardRef]], listing: str) -> list[ShardRef]:
+    storage = node.run.storage
+    rows = [[row for ref in refs for row in read_shard(storage, ref)] for refs in inputs]
+    step.load()
+    made = apply_step(step, rows)
+    folder = listing.removesuffix(".json")
+    refs = [
+        write_shard(storage, posixpath.join(folder, f"{place:08d}.parquet"), some, attempt=node.run.attempt)
+        for place, some in enumerate(batches_of([made], node.run.shard_rows))
+    ]
+    storage.write(listing, orjson.dumps([ref.uri for ref in refs]))
+    for ref in refs:
+        node.run.progress_of(node.name, step).add(ref, 0, reused=False)
+    return refs
+
+
+def _count_failures(node: Node, ref: ShardRef) -> None:
+    _count_reasons(node, read_shard(node.run.storage, ref))
+
+
+def _count_reasons(node: Node, rows: Iterable[Row]) -> None:
+    progress = node.run.progress_of(node.name, node.step)
+    for row in rows:
+        failure = failure_in(row)
+        if failure is not None and failure["step"] == node.name:
+            progress.failed += 1
+            progress.reasons[(failure["type"], failure["message"])] += 1
+
+
+def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """`work` as a Prefect task run called `run_name`; as it is, outside of any flow run."""
+    from prefect import Task as PrefectTask
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return work
+
+    async def shard() -> Any:
+        return await work()
+
+    return cast(
+        "Callable[[], Awaitable[Any]]",
+        PrefectTask(shard, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False),
+    )
+
+
+class _Gate:
+    """Keeps steps back until the columns of all sources are known to fit."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.open = asyncio.Event()
+        self._nodes = nodes
+        self._columns: dict[int, frozenset[str]] = {}
+        self._sources = [node for node in nodes if isinstance(node.step, GeneratorStep)]
+        for node in self._sources:
+            known = cast("GeneratorStep", node.step).columns()
+            if known is not None:
+                self._columns[id(node)] = known
+        if len(self._columns) == len(self._sources):
+            check_columns(nodes, self._columns)
+
+    def saw(self, source: Node, columns: frozenset[str]) -> None:
+        """The first rows of a source are there. Raises PipelineError where a step can't work on them."""
+        self._columns[id(source)] = columns
+        if all(id(node) in self._columns for node in self._sources):
+            check_columns(self._nodes, self._columns)
+            self.open.set()
+
+
+def check_columns(nodes: Sequence[Node], sources: dict[int, frozenset[str]]) -> None:
+    """Follow the columns through the steps. Raises PipelineError where one is missing."""
+    columns = dict(sources)
+    for node in nodes:
+        if id(node) in columns:
+            continue
+        available = frozenset[str]().union(*(columns[id(before)] for before in node.upstream))
+        missing = [name for name in node.step.required_columns() if name not in available]
+        if missing:
+            there = ", ".join(sorted(available - {"distilabel_metadata"}))
+            raise PipelineError(
+                f"{node.name} ({type(node.step).__name__}) needs the column {missing[0]!r}; there are: {there}."
+                f" If it has another name there, say so: input_mappings={{{missing[0]!r}: '<its name>'}}"
+            )
+        columns[id(node)] = node.step.added_columns(available)
+
+
+async def _report(run: Run) -> None:
+    """Say from time to time how far the run is."""
+    listener = progress_listener.get()
+    waited = 0.0
+    while True:
+        pause = LISTENER_SECONDS if listener else PROGRESS_SECONDS
+        await asyncio.sleep(pause)
+        waited += pause
+        if listener:
+            listener(run)
+        elif waited >= PROGRESS_SECONDS:
+            waited = 0.0
+            for progress in run.progress.values():
+                logger.info(progress_line(progress))
+
+

@@ -1,0 +1,205 @@
+"""`flow`: Prefect's decorator, for flows whose parameters are Steps, sources and targets.
+
+A parameter may be given in part, by every way that Prefect offers: what is given is merged onto the
+deployment's parameters, and these onto the default in the function's signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_origin, overload
+
+from llms.errors import LLMError
+from llms.parameters import Configurable, ParameterError, merged_value, special_model, variants_in
+from prefect import Flow as PrefectFlow
+from prefect.flow_engine import BaseFlowRunEngine
+from prefect.states import Failed
+from prefect.utilities.callables import parameter_schema
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TAGS = ("provider", "kind")
+"""The fields that tell variants apart: where one changes, nothing of the old variant is kept."""
+
+
+class Flow(PrefectFlow[P, R]):
+    """A Prefect flow that takes parts of its parameters, and fails in one readable line."""
+
+    def __init__(self, fn: Callable[P, R], *args: Any, **kwargs: Any) -> None:
+        super().__init__(fn, *args, **kwargs)
+        self.fn = clear_failures(fn)
+        self._show_defaults()
+
+    def with_options(self, *args: Any, **kwargs: Any) -> Flow[P, R]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        changed = cast("Flow[P, R]", super().with_options(*args, **kwargs))
+        changed.__class__ = type(self)
+        changed._entrypoint = self._entrypoint
+        changed.version = kwargs.get("version") or self.version
+        changed._show_defaults()
+        return changed
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters as typed values, with parts merged onto their defaults. Raises ParameterError."""
+        merged = merge_parameters(self.fn, deployed_parameters(), parameters)
+        return super().validate_parameters(merged)
+
+    def _show_defaults(self) -> None:
+        # Deployments read their schema off this signature. The function keeps its own, for validation.
+        self.__signature__ = signature_for_form(self.fn)
+        self.parameters = parameter_schema(self)
+
+
+@overload
+def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def flow(**options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+
+
+def flow(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """`prefect.flow`, taking the same options, for flows that load, map and save rows.
+
+    What it adds: a parameter that is a Step, a source or a target may be given in part; a form shows
+    its default's values; a failure that has a clear message is shown by that message alone.
+    """
+    return functools.partial(flow, **options) if function is None else Flow(function, **options)
+
+
+def merge_parameters(
+    function: Callable[..., Any], deployed: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`given` on top of `deployed` on top of the defaults of `function`.
+
+    Raises:
+        ParameterError: a name that doesn't exist, or a value that doesn't fit.
+    """
+    merged = dict(given)
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        value = given.get(name)
+        if not isinstance(value, Mapping):
+            continue
+        over = cast("Mapping[str, Any]", value)
+        below = deployed.get(name)
+        if isinstance(below, Mapping):
+            over = over_mapping(cast("Mapping[str, Any]", below), over)
+        try:
+            merged[name] = merged_value(parameter.default, over, marks_of(parameter.annotation))
+        except ParameterError as error:
+            raise ParameterError(f"{name}.{error}") from None
+        except ValueError as error:
+            raise ParameterError(f"{name}: {error}") from None
+    return merged
+
+
+def over_mapping(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested dicts as one; `None` in `over` leaves what is below."""
+    if any(tag in over and over[tag] != below.get(tag, over[tag]) for tag in TAGS):
+        return dict(over)
+    whole = dict(below)
+    for name, value in over.items():
+        under = whole.get(name)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            whole[name] = over_mapping(cast("Mapping[str, Any]", under), cast("Mapping[str, Any]", value))
+        elif value is not None or name not in whole:
+            whole[name] = value
+    return whole
+
+
+def marks_of(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+
+
+def signature_for_form(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of `function` with types whose forms show the values of its defaults."""
+    signature = inspect.signature(function, eval_str=True)
+    shown = [parameter_for_form(parameter) for parameter in signature.parameters.values()]
+    return signature.replace(parameters=shown)
+
+
+def parameter_for_form(parameter: inspect.Parameter) -> inspect.Parameter:
+    default: Any = parameter.default
+    if not isinstance(default, Configurable):
+        return parameter
+    variants = variants_in(marks_of(parameter.annotation))
+    if variants is None:
+        return parameter.replace(annotation=special_model(default, parameter.name))
+    base = get_args(parameter.annotation)[0]
+    return parameter.replace(annotation=Annotated[base, variants.special(default, parameter.name)])
+
+
+def deployed_parameters() -> dict[str, Any]:
+    """The parameters of the deployment that the flow run being started belongs to.
+
+    A run's own parameters replace those of its deployment one by one, whole: the parts that a run
+    leaves out are found here.
+    """
+    from prefect.client.orchestration import get_client
+
+    run = _starting_flow_run()
+    if run is None or run.deployment_id is None:
+        return {}
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(run.deployment_id).parameters
+
+
+def _starting_flow_run() -> Any:
+    # Parameters are validated before there is a run context, and a served flow has no run id in its
+    # environment either: the engine that is validating is the one place that knows.
+    frame = sys._getframe(1)
+    while frame is not None:
+        engine = frame.f_locals.get("self")
+        if isinstance(engine, BaseFlowRunEngine):
+            return engine.flow_run
+        frame = frame.f_back
+    return None
+
+
+def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with errors whose message says it all returned as a failed state of their name."""
+    if getattr(function, "_clear_failures", False):
+        return function
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await function(*args, **kwargs)
+            except clear_errors() as error:
+                return failed_state(error)
+
+        run_async._clear_failures = True  # type: ignore[attr-defined]
+        return cast("Callable[P, R]", run_async)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except clear_errors() as error:
+            return failed_state(error)
+
+    run._clear_failures = True  # type: ignore[attr-defined]
+    return cast("Callable[P, R]", run)
+
+
+def clear_errors() -> tuple[type[Exception], ...]:
+    """The errors whose message says what was wrong and what to do."""
+    from tasks.loaders import SourceError
+    from tasks.savers import TargetError
+
+    from flows.engine import PipelineError
+    from flows.results import TooManyFailedRowsError
+    from flows.shards import ShardError
+    from flows.storage import StorageError
+
+    return (LLMError, ParameterError, PipelineError, ShardError, SourceError, StorageError, TargetError, TooManyFailedRowsError)
+
+
+def failed_state(error: Exception) -> Any:
+    return Failed(name=type(error).__name__.removesuffix("Error"), message=str(error), data=error)
+
+

@@ -1,0 +1,363 @@
+"""`Pipeline`: steps connected with `>>`, compiled to one Prefect flow with one parameter per step."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import Token, copy_context
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
+
+from llms.parameters import ParameterError, unknown_name_message
+from pydantic import Field
+from tasks.savers import Saver
+from tasks.step import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
+
+from flows.engine import PipelineError, check_columns
+from flows.parameters import Flow, merge_parameters
+from flows.results import MAX_FAILED_ROWS, finish
+from flows.routing import RoutingBatchFunction
+from flows.rows import Node, Rows, load
+from flows.run import SHARD_ROWS, Limits, limits_of_run, named, run_for
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T")
+
+ROUTED_SHARD_ROWS = 50
+
+
+class Pipeline:
+    """Steps and how they are connected.
+
+    Args:
+        name: of the flow, in Prefect.
+        description: shown with the flow.
+        use_cache: take answers of earlier runs with the same requests.
+        max_failed_rows: how many rows may fail before the run does: below 1 a share, else a count.
+        shard_rows: rows per shard, which is a Prefect task run per step. Routing works by shards, so
+            there it's 50 unless said otherwise.
+        storage: where shards are kept: a folder or an fsspec address.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        use_cache: bool = True,
+        max_failed_rows: float = MAX_FAILED_ROWS,
+        shard_rows: int | None = None,
+        storage: str | None = None,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.use_cache = use_cache
+        self.max_failed_rows = max_failed_rows
+        self.storage = storage
+        self.steps: dict[str, Step] = {}
+        self.edges: dict[str, list[str]] = {}
+        """A step's name: to the names of those before it."""
+        self.routes: dict[str, RoutingBatchFunction] = {}
+        self._shard_rows = shard_rows
+        self._token: Token[PipelineLike | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._token = current_pipeline.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            current_pipeline.reset(self._token)
+
+    def add_step(self, step: Step) -> str:
+        """Take a step in. Returns its name: its own, or one made from its class. Raises PipelineError."""
+        name = step.name or self._free_name(snake_case(type(step).__name__))
+        if not name.isidentifier():
+            raise PipelineError(
+                f"a step's name becomes a parameter of the flow: letters, digits and underscores, got {name!r}"
+            )
+        if name in self.steps:
+            raise PipelineError(f"two steps are called {name!r}; give one of them another name=")
+        self.steps[name] = step
+        self.edges[name] = []
+        return name
+
+    def connect(self, before: Step, after: Any) -> None:
+        """`before >> after`: a step, several, or a routing function."""
+        if isinstance(after, RoutingBatchFunction):
+            after.before = before
+        elif isinstance(after, Step):
+            self._add_edge(before, after)
+        elif isinstance(after, Sequence):
+            for each in cast("Sequence[Step]", after):
+                self._add_edge(before, each)
+        else:
+            raise PipelineError(f"{before.name} >> {after!r}: expected a step, a list of steps or a routing function")
+
+    def connect_routed(self, before: Step, router: RoutingBatchFunction, after: Sequence[Step]) -> None:
+        """`before >> router >> after`."""
+        router.successors = [step.name for step in after]
+        for step in after:
+            self._add_edge(before, step)
+            self.routes[step.name] = router
+
+    def validate(self) -> None:
+        """Check that the steps fit each other, before anything is sent. Raises PipelineError."""
+        if not self.steps:
+            raise PipelineError(f"pipeline {self.name!r} has no steps: make them inside its `with` block")
+        order = self._order()
+        for name in order:
+            step, before = self.steps[name], self.edges[name]
+            if isinstance(step, GeneratorStep) and before:
+                raise PipelineError(f"{name!r} makes rows and takes none, but comes after {before}")
+            if not isinstance(step, GeneratorStep) and not before:
+                raise PipelineError(
+                    f"{name!r} ({type(step).__name__}) has no step before it: connect one, such as"
+                    f" LoadDataFromDicts(...) >> {name}, or pass dataset= to run()"
+                )
+        nodes = self._nodes(self.steps)
+        known = {
+            id(node): columns
+            for node in nodes.values()
+            if isinstance(node.step, GeneratorStep) and (columns := node.step.columns()) is not None
+        }
+        sources = [node for node in nodes.values() if isinstance(node.step, GeneratorStep)]
+        if len(known) == len(sources):
+            check_columns(list(nodes.values()), known)
+
+    @cached_property
+    def flow(self) -> Flow[..., Any]:
+        """The pipeline as a Prefect flow, for `serve`, `deploy`, `prefect.yaml` (`module:pipeline.flow`)."""
+        return self._compiled(self.steps)
+
+    def run(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        use_cache: bool | None = None,
+        dataset: Any = None,
+    ) -> Dataset | dict[str, Dataset]:
+        """Run the pipeline as a Prefect flow run in this process.
+
+        Args:
+            parameters: by step, in part or whole: `{"text_generation": {"llm": {"generation_kwargs": {...}}}}`.
+            use_cache: over the pipeline's own.
+            dataset: rows for the steps that have no step before them: a list of dicts, a `datasets.Dataset`,
+                a pandas frame.
+
+        Returns:
+            The dataset of the last step, or a dict of them where there are several last steps.
+
+        Raises:
+            PipelineError: the steps don't fit each other.
+            ParameterError: a parameter doesn't exist or doesn't fit.
+            TooManyFailedRowsError: run again to send only the rows that are missing.
+        """
+        running = self if dataset is None else self._with_source(dataset)
+        running.validate()
+        given = running._checked(parameters or {})
+        if use_cache is not None:
+            given["use_cache"] = use_cache
+        return run_anywhere(running.flow(**given))
+
+    def dry_run(
+        self, parameters: Mapping[str, Any] | None = None, *, rows: int = 1, dataset: Any = None
+    ) -> Dataset | dict[str, Dataset]:
+        """Run it for real on the first few rows. Nothing is saved to a target."""
+        with limited(Limits(rows, ask=True)):
+            return self.run(parameters, dataset=dataset)
+
+    def serve(self, name: str = "default", **options: Any) -> None:
+        """Serve the flow from this process, as `prefect.Flow.serve` does; call it under `if __name__ == "__main__":`."""
+        self.validate()
+        self.flow.serve(name=name, **options)
+
+    def deploy(self, name: str, work_pool_name: str, **options: Any) -> Any:
+        """Make a deployment for a worker that runs in this folder. Returns the deployment's id.
+
+        Args:
+            name: the deployment's.
+            work_pool_name: a work pool that exists.
+            options: as `prefect.Flow.to_deployment` takes them: cron, interval, parameters, tags.
+        """
+        from prefect.runner.storage import LocalStorage
+
+        self.validate()
+        made: Any = self.flow.to_deployment(name, work_pool_name=work_pool_name, **options)
+        made.entrypoint = self.entrypoint()
+        made.storage = LocalStorage(str(Path.cwd()))
+        return made.apply()
+
+    def entrypoint(self) -> str:
+        """Where a worker finds the flow: `module:variable.flow`. Raises PipelineError."""
+        for module_name, module in list(sys.modules.items()):
+            for variable, value in list(vars(module).items()) if module else []:
+                if value is self:
+                    file = getattr(module, "__file__", None)
+                    if module_name == "__main__" and file:
+                        return f"{Path(file).resolve().relative_to(Path.cwd())}:{variable}.flow"
+                    return f"{module_name}:{variable}.flow"
+        raise PipelineError(f"pipeline {self.name!r} must be a variable of a module, so that a worker can find it")
+
+    def _add_edge(self, before: Step, after: Step) -> None:
+        for step in (before, after):
+            if self.steps.get(step.name) is not step:
+                raise PipelineError(f"{step.name!r} isn't in pipeline {self.name!r}: make it inside its `with` block")
+        if before.name not in self.edges[after.name]:
+            self.edges[after.name].append(before.name)
+
+    def _free_name(self, base: str) -> str:
+        return next(name for number in range(len(self.steps) + 1) if (name := f"{base}_{number}") not in self.steps)
+
+    def _order(self) -> list[str]:
+        """The steps, each after those before it. Raises PipelineError for a cycle."""
+        order: list[str] = []
+        left = dict.fromkeys(self.steps)
+        while left:
+            ready = [name for name in left if all(before in order for before in self.edges[name])]
+            if not ready:
+                raise PipelineError(f"steps go round in a circle: {' >> '.join(self._circle(next(iter(left))))}")
+            order.append(ready[0])
+            del left[ready[0]]
+        return order
+
+    def _circle(self, name: str) -> list[str]:
+        path = [name]
+        while path.count(path[-1]) == 1:
+            before = [each for each in self.edges[path[-1]] if each in path or self.edges[each]]
+            path.append(before[0])
+        return path[path.index(path[-1]) :][::-1]
+
+    def _with_source(self, dataset: Any) -> Pipeline:
+        """The same pipeline with rows in front of the steps that have none before them."""
+        from tasks.loaders import make_generator_step
+
+        whole = Pipeline(
+            self.name,
+            self.description,
+            use_cache=self.use_cache,
+            max_failed_rows=self.max_failed_rows,
+            shard_rows=self._shard_rows,
+            storage=self.storage,
+        )
+        source = make_generator_step(dataset)
+        source.__dict__["name"] = "dataset"
+        whole.steps = {"dataset": source, **self.steps}
+        whole.edges = {"dataset": [], **{name: before or ["dataset"] for name, before in self.edges.items()}}
+        whole.routes = self.routes
+        return whole
+
+    def _checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        known = inspect.signature(self.flow.fn).parameters
+        for name in parameters:
+            if name not in known:
+                raise ParameterError(unknown_name_message(name, known, f"pipeline {self.name!r}"))
+        return merge_parameters(self.flow.fn, {}, parameters)
+
+    def _compiled(self, steps: Mapping[str, Step]) -> Flow[..., Any]:
+        async def run_pipeline(**parameters: Any) -> Any:
+            settings = {name: parameters.pop(name) for name in ("use_cache", "max_failed_rows")}
+            return await self._finish(parameters, **settings)
+
+        order = self._order()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shown = [
+            inspect.Parameter(name, keyword, default=steps[name], annotation=type(steps[name])) for name in order
+        ]
+        run_pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                *shown,
+                inspect.Parameter("use_cache", keyword, default=self.use_cache, annotation=bool),
+                inspect.Parameter(
+                    "max_failed_rows", keyword, default=self.max_failed_rows, annotation=Annotated[float, Field(ge=0)]
+                ),
+            ]
+        )
+        run_pipeline.__annotations__ = {each.name: each.annotation for each in shown}
+        run_pipeline.__name__ = snake_case(self.name.replace("-", "_").replace(" ", "_"))
+        run_pipeline.__doc__ = self._document(order)
+        return Flow(run_pipeline, name=self.name)
+
+    def _document(self, order: Sequence[str]) -> str:
+        lines = [f"    {name}: {(inspect.getdoc(type(self.steps[name])) or '').partition(chr(10))[0]}" for name in order]
+        lines.append("    use_cache: Take answers of earlier runs with the same requests.")
+        lines.append("    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.")
+        return f"{self.description or self.name}\n\nArgs:\n" + "\n".join(lines)
+
+    async def _finish(self, steps: Mapping[str, Step], *, use_cache: bool, max_failed_rows: float) -> Any:
+        nodes = self._nodes(steps, use_cache=use_cache)
+        followed = {before for name in self.steps for before in self.edges[name] if name in nodes}
+        savers = {name: cast("Saver", step) for name, step in steps.items() if isinstance(step, Saver)}
+        leaves = {name: Rows(node) for name, node in nodes.items() if name not in followed}
+        targets: dict[str, Saver] = {}
+        for name, saver in savers.items():
+            before = self.edges[name][0]
+            leaves[before] = Rows(nodes[before])
+            targets[before] = saver
+        datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows)
+        return datasets if len(datasets) > 1 else next(iter(datasets.values()))
+
+    def _nodes(self, steps: Mapping[str, Step], *, use_cache: bool = True) -> dict[str, Node]:
+        """The graph of rows, savers left out: they stand at its ends."""
+        shard_rows = self._shard_rows or (ROUTED_SHARD_ROWS if self.routes else SHARD_ROWS)
+        run = run_for(use_cache=use_cache, shard_rows=shard_rows, storage=self.storage)
+        run.flow_name = run.flow_name or self.name
+        nodes: dict[str, Node] = {}
+        for name in self._order():
+            step = named(steps[name], name)
+            if isinstance(step, Saver):
+                continue
+            if isinstance(step, GeneratorStep):
+                nodes[name] = load(step, use_cache=use_cache, shard_rows=shard_rows, storage=self.storage).node
+                continue
+            before = tuple(nodes[each] for each in self.edges[name] if each in nodes)
+            route = self.routes.get(name)
+            nodes[name] = Node(run, name, step, before, None if route is None else _chooses(route, name))
+        return nodes
+
+
+def _chooses(router: RoutingBatchFunction, name: str) -> Callable[[int], bool]:
+    return lambda place: name in router.chosen(place)
+
+
+class limited:
+    """`with limited(Limits(...)):` flows started inside look at a few rows only."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def __enter__(self) -> None:
+        self._token = limits_of_run.set(self.limits)
+
+    def __exit__(self, *_: object) -> None:
+        limits_of_run.reset(self._token)
+
+
+def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[T] = []
+    problem: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001 -- handed over to the calling thread
+            problem.append(error)
+
+    context = copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="pipeline")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]
+    return outcome[0]

@@ -1,0 +1,91 @@
+"""What people read about a run: progress lines, the table of steps, the failed rows with their reasons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from flows.run import Run, StepProgress
+from flows.shards import Work
+
+MOST_REASONS = 20
+
+
+def progress_line(progress: StepProgress) -> str:
+    """How far a step is, in one line."""
+    parts = [f"{progress.rows_out:,} rows"]
+    if progress.answered:
+        parts.append(f"{progress.answered:,} requests answered")
+    if progress.failed:
+        parts.append(f"{progress.failed:,} rows failed")
+    if progress.reused:
+        parts.append(f"{progress.reused:,} of {progress.shards:,} shards from the cache")
+    return f"{progress.name}: {', '.join(parts)}"
+
+
+def total_work(run: Run) -> Work:
+    return sum((progress.work for progress in run.progress.values()), Work())
+
+
+def summary_lines(run: Run) -> list[str]:
+    """The run in a few lines for a terminal: steps, requests, tokens, time, failures."""
+    work = total_work(run)
+    lines = [progress_line(progress) for progress in run.progress.values()]
+    lines.append(
+        f"{work.sent:,} requests sent, {work.input_tokens:,} input and {work.output_tokens:,} output tokens,"
+        f" {time.time() - run.started:.1f} s"
+    )
+    return [*lines, *(f"failed: {line}" for line in failure_lines(run))]
+
+
+def failure_lines(run: Run) -> list[str]:
+    """The reasons why rows failed, the most frequent first."""
+    return [f"{count:,} × {step}: {kind}: {message}" for step, kind, message, count in failures(run)[:MOST_REASONS]]
+
+
+def failures(run: Run) -> list[tuple[str, str, str, int]]:
+    """`(step, error type, message, rows)`, the most frequent first."""
+    counted = [
+        (progress.name, kind, message, count)
+        for progress in run.progress.values()
+        for (kind, message), count in progress.reasons.items()
+    ]
+    return sorted(counted, key=lambda each: -each[3])
+
+
+def report_markdown(run: Run, saved: Sequence[str]) -> str:
+    """The run as a page for the Prefect UI."""
+    header = ["Step", "Rows in", "Rows out", "Failed", "Requests", "Sent now", "Input tokens", "Output tokens", "Shards", "Cached"]
+    rows = [
+        [
+            progress.name,
+            *(
+                f"{number:,}"
+                for number in (
+                    progress.rows_in,
+                    progress.rows_out,
+                    progress.failed,
+                    *progress.work.counts(),
+                    progress.shards,
+                    progress.reused,
+                )
+            ),
+        ]
+        for progress in run.progress.values()
+    ]
+    parts = ["# Steps", markdown_table(header, rows)]
+    reasons = [[step, kind, message, f"{count:,}"] for step, kind, message, count in failures(run)[:MOST_REASONS]]
+    if reasons:
+        parts += ["# Failed rows", markdown_table(["Step", "Error", "Reason", "Rows"], reasons)]
+    if saved:
+        parts += ["# Saved", "\n".join(f"- `{place}`" for place in saved)]
+    return "\n\n".join(parts)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

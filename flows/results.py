@@ -1,0 +1,256 @@
+"""The end of a graph of rows: datasets, opened from files, and saved where a target says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from llms.parameters import import_path
+from tasks.card import RunRecord, StepRecord, dataset_card
+from tasks.savers import Saver
+from tasks.step import Step, digest_of_text
+from tasks.task import Task
+from tasks.templates import template_source
+
+from flows.digest import digest
+from flows.engine import execute
+from flows.report import failure_lines, failures, report_markdown, summary_lines
+from flows.rows import Node, Rows
+from flows.run import Run, parameters_of
+from flows.shards import ShardRef, read_table, unified_schema
+from flows.storage import Storage
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILED_ROWS = 0.05
+ROWS_PER_FILE = 100_000
+
+
+class TooManyFailedRowsError(RuntimeError):
+    """More rows failed than `max_failed_rows` allows. A retry of the run sends only these again."""
+
+    def __init__(self, message: str, datasets: Mapping[str, Dataset]) -> None:
+        super().__init__(message)
+        self.datasets = dict(datasets)
+        """What there is, the failed rows included, by the name of the last step."""
+
+
+def save(rows: Rows, target: Saver, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
+    """Run everything that `rows` need and save them. In an async flow: `await save(...)`.
+
+    Args:
+        rows: what `load` and `map` made.
+        target: where to, and in which form.
+        max_failed_rows: how many rows may fail before the run does: below 1 a share, else a count.
+
+    Returns:
+        The saved rows as a `datasets.Dataset`, failed ones included, with their reason in their metadata.
+
+    Raises:
+        TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
+    """
+    return _await_or_run(_only(finish({rows.node.name: rows}, {rows.node.name: target}, max_failed_rows=max_failed_rows)))
+
+
+def collect(rows: Rows, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
+    """`save`, without a target: run everything that `rows` need, and open them as a `datasets.Dataset`."""
+    return _await_or_run(_only(finish({rows.node.name: rows}, {}, max_failed_rows=max_failed_rows)))
+
+
+async def _only(work: Coroutine[Any, Any, dict[str, Dataset]]) -> Dataset:
+    return next(iter((await work).values()))
+
+
+async def finish(
+    leaves: Mapping[str, Rows], targets: Mapping[str, Saver], *, max_failed_rows: float = MAX_FAILED_ROWS
+) -> dict[str, Dataset]:
+    """Run everything that `leaves` need, and save those that have a target. Returns the datasets by leaf.
+
+    Raises:
+        TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
+        TargetError: a target can't be written to; raised before anything is sent.
+    """
+    run = next(iter(leaves.values())).node.run
+    wanted = {} if run.limits else targets
+    for target in wanted.values():
+        await asyncio.to_thread(target.check)
+    nodes = [rows.node for rows in leaves.values()]
+    saved: list[str] = []
+    try:
+        refs = await execute(nodes)
+        opened = [await asyncio.to_thread(open_dataset, run.storage, shards) for shards in refs]
+        datasets = dict(zip(leaves, opened, strict=True))
+        _check_failures(run, refs, datasets, max_failed_rows)
+        for name, target in wanted.items():
+            only = {name: datasets[name]}
+            card = dataset_card(await run_record(run, [leaves[name].node], only), _first_row(only))
+            saved.append(await asyncio.to_thread(target.save, datasets[name], card))
+            logger.info("saved %s rows to %s", f"{len(datasets[name]):,}", saved[-1])
+    finally:
+        for line in summary_lines(run):
+            logger.info(line)
+        await _publish(run, saved)
+    return datasets
+
+
+def _check_failures(
+    run: Run, refs: Sequence[Sequence[ShardRef]], datasets: Mapping[str, Dataset], max_failed_rows: float
+) -> None:
+    failed = sum(ref.failed for shards in refs for ref in shards)
+    rows = sum(ref.rows for shards in refs for ref in shards)
+    allowed = max_failed_rows * rows if max_failed_rows < 1 else max_failed_rows
+    if failed > allowed:
+        reasons = "\n".join(f"  {line}" for line in failure_lines(run))
+        raise TooManyFailedRowsError(
+            f"{failed:,} of {rows:,} rows failed, max_failed_rows={max_failed_rows:g} allows {int(allowed):,}."
+            f" What was answered is kept: retry the run to send only the failed rows again.\n{reasons}",
+            datasets,
+        )
+
+
+def open_dataset(storage: Storage, refs: Sequence[ShardRef]) -> Dataset:
+    """The rows of shards as one memory-mapped dataset. Its files stay in the storage's folder of this machine."""
+    import pyarrow as pa
+    from datasets import Dataset, concatenate_datasets
+
+    folder = Path(_local_folder(storage)) / digest([ref.digest for ref in refs])
+    files = sorted(folder.glob("*.arrow"))
+    if not (folder / "whole").exists():
+        schema = unified_schema(read_table(storage, ref).schema for ref in refs)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = _write_arrow(storage, refs, schema, folder)
+        (folder / "whole").touch()
+    parts = [Dataset.from_file(str(file)) for file in files]
+    return concatenate_datasets(parts) if parts else Dataset(pa.table({}))
+
+
+def _write_arrow(storage: Storage, refs: Sequence[ShardRef], schema: Any, folder: Path) -> list[Path]:
+    import pyarrow as pa
+
+    files: list[Path] = []
+    writer: Any = None
+    rows = 0
+    try:
+        for ref in refs:
+            if writer is None or rows >= ROWS_PER_FILE:
+                if writer is not None:
+                    writer.close()
+                files.append(folder / f"data-{len(files):05d}.arrow")
+                writer, rows = pa.ipc.new_stream(str(files[-1]), schema), 0
+            writer.write_table(fitted(read_table(storage, ref), schema))
+            rows += ref.rows
+    finally:
+        if writer is not None:
+            writer.close()
+    return files
+
+
+def fitted(table: Any, schema: Any) -> Any:
+    """The table with the columns and types of `schema`; columns that it lacks are null."""
+    import pyarrow as pa
+
+    columns = [
+        table.column(each.name).cast(each.type) if each.name in table.column_names else pa.nulls(table.num_rows, each.type)
+        for each in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _local_folder(storage: Storage) -> str:
+    if storage.is_local:
+        return storage.path("datasets")
+    return posixpath.join(str(Path("~/.stillflow").expanduser()), "datasets")
+
+
+def _first_row(datasets: Mapping[str, Dataset]) -> dict[str, Any] | None:
+    dataset = next(iter(datasets.values()))
+    return cast("dict[str, Any]", dataset[0]) if len(dataset) else None
+
+
+async def run_record(run: Run, leaves: Sequence[Node], datasets: Mapping[str, Dataset]) -> RunRecord:
+    """What a dataset card tells of a run."""
+    import time
+
+    nodes = {node.name: node for leaf in leaves for node in leaf.ancestry()}
+    sources = [node.step for node in nodes.values() if not node.upstream]
+    dataset = next(iter(datasets.values()))
+    return RunRecord(
+        flow=run.flow_name,
+        run_id=run.id,
+        run_url=_run_url(run),
+        started=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started)),
+        seconds=round(time.time() - run.started, 1),
+        source={"type": import_path(type(sources[0])), **parameters_of(sources[0])},
+        steps=[step_record(run, name, node.step) for name, node in nodes.items() if node.upstream],
+        failures=failures(run),
+        columns={name: str(feature) for name, feature in dataset.features.items()},
+        rows=sum(len(each) for each in datasets.values()),
+        software=_versions(),
+    )
+
+
+def step_record(run: Run, name: str, step: Step) -> StepRecord:
+    """What a dataset card tells of a step."""
+    progress = run.progress_of(name, step)
+    return StepRecord(
+        name=name,
+        kind=type(step).__name__,
+        model=step.llm.model_name if isinstance(step, Task) else "",
+        parameters=parameters_of(step),
+        version=step.version,
+        templates={each: digest_of_text(template_source(each)) for each in step.template_names},
+        rows_in=progress.rows_in,
+        rows_out=progress.rows_out,
+        failed=progress.failed,
+        requests=progress.work.requests,
+        input_tokens=progress.work.input_tokens,
+        output_tokens=progress.work.output_tokens,
+        citations=[],
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str] = {}
+    for package in ("prefect", "datasets", "openai", "huggingface_hub"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _run_url(run: Run) -> str:
+    from prefect.context import FlowRunContext
+    from prefect.utilities.urls import url_for
+
+    context = FlowRunContext.get()
+    return (url_for(context.flow_run) or "") if context and context.flow_run and run.flow_name else ""
+
+
+async def _publish(run: Run, saved: Sequence[str]) -> None:
+    """The run's report as an artifact, where there's a flow run to show it in."""
+    from prefect.artifacts import acreate_markdown_artifact
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is not None:
+        await acreate_markdown_artifact(report_markdown(run, saved), key="run-report", description="Steps, tokens, failures")
+
+
+def _await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:
+    """The coroutine, for `await` in an async flow; its result, in a sync one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    return work

@@ -1,0 +1,139 @@
+"""Rows of a flow: a graph of steps, made by `load` and `map`, run by `save` and `collect`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tasks.step import GeneratorStep, Step
+
+from flows.run import SHARD_ROWS, Run, named, run_for
+from flows.shards import ShardRef
+
+Router = Callable[[list[str]], list[str]]
+"""Chooses, for a shard, some of the successors by their names."""
+
+AHEAD = 8
+"""Shards that a source may be ahead of its quickest reader."""
+
+
+class Stream:
+    """The shards of a step as they come, in order, each with its place. Several can read it."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[int, ShardRef]] = []
+        self.finished = False
+        self.error: BaseException | None = None
+        self.furthest = 0
+        self._changed = asyncio.Event()
+
+    def push(self, place: int, ref: ShardRef) -> None:
+        self.items.append((place, ref))
+        self._wake()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        self.finished = True
+        self.error = error
+        self._wake()
+
+    async def room(self) -> None:
+        """Wait until a reader is near the end."""
+        while len(self.items) - self.furthest >= AHEAD and not self.finished:
+            await self._changed.wait()
+
+    async def read(self) -> AsyncIterator[tuple[int, ShardRef]]:
+        """All shards from the first on. Raises the step's error after those it finished."""
+        position = 0
+        while True:
+            while position < len(self.items):
+                position += 1
+                self.furthest = max(self.furthest, position)
+                self._wake()
+                yield self.items[position - 1]
+            if self.finished:
+                break
+            await self._changed.wait()
+        if self.error is not None:
+            raise self.error
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+@dataclass(eq=False)
+class Node:
+    """A step in the graph, with the nodes it reads from."""
+
+    run: Run
+    name: str
+    step: Step
+    upstream: tuple[Node, ...] = ()
+    route: Callable[[int], bool] | None = None
+    """Whether the shard at a place of the first upstream node comes here."""
+    stream: Stream | None = field(default=None, repr=False)
+
+    def ancestry(self) -> list[Node]:
+        """This node and all before it, those before first."""
+        found: dict[int, Node] = {}
+        for node in self.upstream:
+            found.update({id(each): each for each in node.ancestry()})
+        found[id(self)] = self
+        return list(found.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a flow that may not be there yet. `map` a step over them; `save` or `collect` them."""
+
+    node: Node
+
+    def map(self, step: Step, *others: Rows) -> Rows:
+        """`step` over these rows, lazily: it starts on a shard as soon as that shard is there.
+
+        Args:
+            step: a Task or another Step.
+            others: for a step that takes several inputs, the rows of the further ones.
+        """
+        return self._mapped(step, others, None)
+
+    def routed(self, step: Step, route: Callable[[int], bool]) -> Rows:
+        """`step` over the shards for whose place `route` says so."""
+        return self._mapped(step, (), route)
+
+    def _mapped(self, step: Step, others: Sequence[Rows], route: Callable[[int], bool] | None) -> Rows:
+        if isinstance(step, GeneratorStep):
+            raise TypeError(f"{step.name!r} makes rows and takes none; use load({step.name})")
+        run = self.node.run
+        name = run.name_for(step.name)
+        node = Node(run, name, named(step, name), (self.node, *(other.node for other in others)), route)
+        run.nodes.append(node)
+        return Rows(node)
+
+
+def load(
+    source: GeneratorStep | list[dict[str, Any]] | Any,
+    *,
+    use_cache: bool = True,
+    shard_rows: int = SHARD_ROWS,
+    storage: str | None = None,
+) -> Rows:
+    """The rows of a source, lazily.
+
+    Args:
+        source: a loader, or rows themselves: a list of dicts, a `datasets.Dataset`, a pandas frame.
+        use_cache: take answers of earlier runs with the same requests; off for a fresh dataset from the
+            same prompts. A run's own retries never ask twice either way.
+        shard_rows: rows per shard, which is a Prefect task run per step.
+        storage: where shards are kept: a folder or an fsspec address. Default: STILLFLOW_STORAGE, or `~/.stillflow`.
+    """
+    from tasks.loaders import make_generator_step
+
+    step = source if isinstance(source, GeneratorStep) else cast("GeneratorStep", make_generator_step(source))
+    run = run_for(use_cache=use_cache, shard_rows=shard_rows, storage=storage)
+    name = run.name_for(step.name)
+    node = Node(run, name, named(step, name))
+    run.nodes.append(node)
+    return Rows(node)

@@ -1,0 +1,133 @@
+"""The state of one run in this process: its settings, its steps and how far they are."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from llms.parameters import Configurable
+from tasks.step import Step
+
+from flows.shards import ShardRef, Work
+from flows.storage import Storage, storage_at
+
+if TYPE_CHECKING:
+    from flows.rows import Node
+
+SHARD_ROWS = 500
+
+
+@dataclass
+class StepProgress:
+    """How far a step is."""
+
+    name: str
+    step: Step
+    rows_in: int = 0
+    rows_out: int = 0
+    failed: int = 0
+    shards: int = 0
+    reused: int = 0
+    """Shards taken from the cache."""
+    answered: int = 0
+    """Requests answered in this run so far, those of unfinished shards included."""
+    work: Work = field(default_factory=Work)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """Rows that failed here, by error type and message."""
+
+    def add(self, ref: ShardRef, rows_in: int, *, reused: bool) -> None:
+        """Count a finished shard."""
+        self.rows_in += rows_in
+        self.rows_out += ref.rows
+        self.shards += 1
+        self.reused += reused
+        self.work += Work(ref.work.requests, 0, ref.work.input_tokens, ref.work.output_tokens) if reused else ref.work
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A look at a few rows in place of a whole run."""
+
+    rows: int
+    ask: bool
+    """Whether the LLMs are asked; otherwise only the prompts are shown."""
+
+
+limits_of_run: ContextVar[Limits | None] = ContextVar("limits_of_run", default=None)
+progress_listener: ContextVar[Callable[[Run], None] | None] = ContextVar("progress_listener", default=None)
+"""Called a few times a second with the run: for a progress bar."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a flow, or of a graph of rows outside of any flow."""
+
+    id: str
+    attempt: str
+    storage: Storage
+    flow_name: str = ""
+    use_cache: bool = True
+    shard_rows: int = SHARD_ROWS
+    started: float = field(default_factory=time.time)
+    names: Counter[str] = field(default_factory=Counter[str])
+    nodes: list[Node] = field(default_factory=list["Node"])
+    progress: dict[str, StepProgress] = field(default_factory=dict[str, StepProgress])
+    prompts: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    """What would be asked, by step, where only the prompts are shown."""
+    limits: Limits | None = None
+
+    def name_for(self, name: str) -> str:
+        """`name`, or `name-2` and so on where a step of this run has it already."""
+        self.names[name] += 1
+        return name if self.names[name] == 1 else f"{name}-{self.names[name]}"
+
+    def progress_of(self, name: str, step: Step) -> StepProgress:
+        return self.progress.setdefault(name, StepProgress(name, step))
+
+
+_runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
+
+
+def run_for(*, use_cache: bool, shard_rows: int, storage: str | None) -> Run:
+    """The run that this code is part of: the flow run's, or a new one outside of any."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        new = uuid.uuid4().hex
+        return Run(new, new, storage_at(storage), "", use_cache, shard_rows, limits=limits_of_run.get())
+    flow_run = context.flow_run
+    attempt = f"{flow_run.id}:{flow_run.run_count}"
+    known = _runs.get(attempt)
+    if known is None:
+        known = Run(
+            str(flow_run.id),
+            attempt,
+            storage_at(storage),
+            context.flow.name if context.flow else "",
+            use_cache,
+            shard_rows,
+            limits=limits_of_run.get(),
+        )
+        _runs[attempt] = known
+    return known
+
+
+def named(step: Step, name: str) -> Step:
+    """The step under another name. It shares the LLM and its connections."""
+    if step.name == name:
+        return step
+    renamed = step.model_copy()
+    renamed.__dict__["name"] = name
+    return renamed
+
+
+def parameters_of(step: Configurable) -> dict[str, Any]:
+    """A step's settings for people to read: no secrets, nothing that says nothing."""
+    return step.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
