@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import posixpath
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -21,11 +20,10 @@ from tasks.typing import Row
 from flows.digest import digest, digest_of_rows
 from flows.journal import Entries, Journal
 from flows.rows import Node, Stream
+from flows.log import run_logger
 from flows.report import progress_line
 from flows.run import Run, progress_listener
 from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
-
-logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
 LISTENER_SECONDS = 0.25
@@ -505,6 +503,6 @@ async def _report(run: Run) -> None:
         elif waited >= PROGRESS_SECONDS:
             waited = 0.0
             for progress in run.progress.values():
-                logger.info(progress_line(progress))
+                run_logger().info(progress_line(progress))
 
 

@@ -12,13 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
-from llms.parameters import ParameterError, unknown_name_message
+from llms.typing import FormattedInput
 from pydantic import Field
 from tasks.savers import Saver
 from tasks.step import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 
 from flows.engine import PipelineError, check_columns
-from flows.parameters import Flow, merge_parameters
+from flows.parameters import Flow
+from flows.preview import checked, preview, setting
 from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
@@ -161,7 +162,7 @@ class Pipeline:
         """
         running = self if dataset is None else self._with_source(dataset)
         running.validate()
-        given = running._checked(parameters or {})
+        given = checked(running.flow, parameters or {})
         if use_cache is not None:
             given["use_cache"] = use_cache
         return run_anywhere(running.flow(**given))
@@ -170,8 +171,16 @@ class Pipeline:
         self, parameters: Mapping[str, Any] | None = None, *, rows: int = 1, dataset: Any = None
     ) -> Dataset | dict[str, Dataset]:
         """Run it for real on the first few rows. Nothing is saved to a target."""
-        with limited(Limits(rows, ask=True)):
+        with setting(limits_of_run, Limits(rows, ask=True)):
             return self.run(parameters, dataset=dataset)
+
+    def preview(
+        self, parameters: Mapping[str, Any] | None = None, *, rows: int = 3, dataset: Any = None
+    ) -> dict[str, list[FormattedInput | None]]:
+        """The prompts of the first rows, by step. Nothing is sent. See `flows.preview`."""
+        running = self if dataset is None else self._with_source(dataset)
+        running.validate()
+        return preview(running.flow, parameters, rows=rows)
 
     def serve(self, name: str = "default", **options: Any) -> None:
         """Serve the flow from this process, as `prefect.Flow.serve` does; call it under `if __name__ == "__main__":`."""
@@ -253,13 +262,6 @@ class Pipeline:
         whole.routes = self.routes
         return whole
 
-    def _checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        known = inspect.signature(self.flow.fn).parameters
-        for name in parameters:
-            if name not in known:
-                raise ParameterError(unknown_name_message(name, known, f"pipeline {self.name!r}"))
-        return merge_parameters(self.flow.fn, {}, parameters)
-
     def _compiled(self, steps: Mapping[str, Step]) -> Flow[..., Any]:
         async def run_pipeline(**parameters: Any) -> Any:
             settings = {name: parameters.pop(name) for name in ("use_cache", "max_failed_rows")}
@@ -324,19 +326,6 @@ class Pipeline:
 
 def _chooses(router: RoutingBatchFunction, name: str) -> Callable[[int], bool]:
     return lambda place: name in router.chosen(place)
-
-
-class limited:
-    """`with limited(Limits(...)):` flows started inside look at a few rows only."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-
-    def __enter__(self) -> None:
-        self._token = limits_of_run.set(self.limits)
-
-    def __exit__(self, *_: object) -> None:
-        limits_of_run.reset(self._token)
 
 
 def run_anywhere(work: Coroutine[Any, Any, T]) -> T:

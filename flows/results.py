@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import posixpath
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tasks.templates import template_source
 
 from flows.digest import digest
 from flows.engine import execute
+from flows.log import run_logger
 from flows.report import failure_lines, failures, report_markdown, summary_lines
 from flows.rows import Node, Rows
 from flows.run import Run, parameters_of
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 MAX_FAILED_ROWS = 0.05
 ROWS_PER_FILE = 100_000
@@ -84,7 +82,6 @@ async def finish(
     for target in wanted.values():
         await asyncio.to_thread(target.check)
     nodes = [rows.node for rows in leaves.values()]
-    saved: list[str] = []
     try:
         refs = await execute(nodes)
         opened = [await asyncio.to_thread(open_dataset, run.storage, shards) for shards in refs]
@@ -93,12 +90,12 @@ async def finish(
         for name, target in wanted.items():
             only = {name: datasets[name]}
             card = dataset_card(await run_record(run, [leaves[name].node], only), _first_row(only))
-            saved.append(await asyncio.to_thread(target.save, datasets[name], card))
-            logger.info("saved %s rows to %s", f"{len(datasets[name]):,}", saved[-1])
+            run.saved.append(await asyncio.to_thread(target.save, datasets[name], card))
+            run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", run.saved[-1])
     finally:
         for line in summary_lines(run):
-            logger.info(line)
-        await _publish(run, saved)
+            run_logger().info(line)
+        await _publish(run)
     return datasets
 
 
@@ -238,13 +235,13 @@ def _run_url(run: Run) -> str:
     return (url_for(context.flow_run) or "") if context and context.flow_run and run.flow_name else ""
 
 
-async def _publish(run: Run, saved: Sequence[str]) -> None:
+async def _publish(run: Run) -> None:
     """The run's report as an artifact, where there's a flow run to show it in."""
     from prefect.artifacts import acreate_markdown_artifact
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is not None:
-        await acreate_markdown_artifact(report_markdown(run, saved), key="run-report", description="Steps, tokens, failures")
+        await acreate_markdown_artifact(report_markdown(run, run.saved), key="run-report", description="Steps, tokens, failures")
 
 
 def _await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:

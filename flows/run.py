@@ -62,6 +62,8 @@ class Limits:
 limits_of_run: ContextVar[Limits | None] = ContextVar("limits_of_run", default=None)
 progress_listener: ContextVar[Callable[[Run], None] | None] = ContextVar("progress_listener", default=None)
 """Called a few times a second with the run: for a progress bar."""
+run_started: ContextVar[Callable[[Run], None] | None] = ContextVar("run_started", default=None)
+"""Called once with every run that starts."""
 
 
 @dataclass(eq=False)
@@ -81,6 +83,8 @@ class Run:
     prompts: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """What would be asked, by step, where only the prompts are shown."""
     limits: Limits | None = None
+    saved: list[str] = field(default_factory=list[str])
+    """Where its datasets were saved."""
 
     def name_for(self, name: str) -> str:
         """`name`, or `name-2` and so on where a step of this run has it already."""
@@ -99,24 +103,27 @@ def run_for(*, use_cache: bool, shard_rows: int, storage: str | None) -> Run:
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        new = uuid.uuid4().hex
-        return Run(new, new, storage_at(storage), "", use_cache, shard_rows, limits=limits_of_run.get())
-    flow_run = context.flow_run
-    attempt = f"{flow_run.id}:{flow_run.run_count}"
+    flow_run = context.flow_run if context else None
+    new = uuid.uuid4().hex
+    attempt = f"{flow_run.id}:{flow_run.run_count}" if flow_run else new
     known = _runs.get(attempt)
-    if known is None:
-        known = Run(
-            str(flow_run.id),
-            attempt,
-            storage_at(storage),
-            context.flow.name if context.flow else "",
-            use_cache,
-            shard_rows,
-            limits=limits_of_run.get(),
-        )
-        _runs[attempt] = known
-    return known
+    if known is not None:
+        return known
+    run = Run(
+        id=str(flow_run.id) if flow_run else new,
+        attempt=attempt,
+        storage=storage_at(storage),
+        flow_name=context.flow.name if context and context.flow else "",
+        use_cache=use_cache,
+        shard_rows=shard_rows,
+        limits=limits_of_run.get(),
+    )
+    if flow_run:
+        _runs[attempt] = run
+    listener = run_started.get()
+    if listener is not None:
+        listener(run)
+    return run
 
 
 def named(step: Step, name: str) -> Step:

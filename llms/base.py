@@ -215,7 +215,7 @@ class LLM(Configurable, ABC):
     def _name_provider(self) -> Self:
         if not self.provider:
             # Not through the attribute: assignments are validated, and this is the validator.
-            self.__dict__["provider"] = import_path(type(self))
+            vars(self)["provider"] = import_path(type(self))
         return self
 
     def merge_field(self, name: str, value: Any) -> Any:

@@ -7,12 +7,23 @@ and so that synchronous calls work where another loop is running already (a note
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
+import contextlib
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closable)
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -48,6 +59,52 @@ async def run_async(work: Coroutine[Any, Any, T]) -> T:
     if _running_loop() is loop:
         return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+class PerLoop(Generic[C]):
+    """A client for each event loop that asks. They are closed when this is gone, and when the process ends."""
+
+    def __init__(self) -> None:
+        self._clients: dict[asyncio.AbstractEventLoop, C] = {}
+        weakref.finalize(self, _close_all, self._clients)
+
+    def get(self, make: Callable[[], C]) -> C:
+        """The client of the running loop, made at the first call."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            ended = {each: self._clients.pop(each) for each in list(self._clients) if each.is_closed()}
+            _close_all(ended)
+            client = self._clients[loop] = make()
+        return client
+
+    def __reduce__(self) -> tuple[type[PerLoop[C]], tuple[()]]:
+        return (type(self), ())
+
+
+_closing: set[concurrent.futures.Future[None]] = set()
+
+
+def _close_all(clients: dict[asyncio.AbstractEventLoop, Any]) -> None:
+    """Close each client on its loop; on ours, where its own has ended."""
+    for loop, client in clients.items():
+        where = loop if loop.is_running() else _loop
+        if where is None or where.is_closed():
+            continue
+        closing = asyncio.run_coroutine_threadsafe(_close(client), where)
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+    clients.clear()
+
+
+async def _close(client: Closable) -> None:
+    with contextlib.suppress(Exception):
+        await client.close()
+
+
+@atexit.register
+def _wait_for_closing() -> None:
+    concurrent.futures.wait(list(_closing), timeout=1)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

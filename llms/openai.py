@@ -15,7 +15,6 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
-from weakref import WeakKeyDictionary
 
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr
@@ -34,6 +33,7 @@ from llms.errors import (
     RequestTimeoutError,
     error_for_status,
 )
+from llms.loop import PerLoop
 from llms.parameters import Aside, short
 from llms.structured_output import schema_name, strict_schema
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
@@ -98,7 +98,7 @@ class OpenAILLM(OfflineBatchLLM):
     ] = None
     timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 120.0
 
-    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncOpenAI] = PrivateAttr(default_factory=WeakKeyDictionary)
+    _clients: PerLoop[AsyncOpenAI] = PrivateAttr(default_factory=PerLoop)
     _tokens_parameter: str | None = PrivateAttr(default=None)
     _repeats: bool = PrivateAttr(default=False)
     _found_credentials: tuple[str, Credentials] | None = PrivateAttr(default=None)
@@ -253,11 +253,7 @@ class OpenAILLM(OfflineBatchLLM):
 
     def _client(self) -> AsyncOpenAI:
         """The SDK's client for the running loop. Retries are ours: see `llms.limits`."""
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = self._new_client()
-        return client
+        return self._clients.get(self._new_client)
 
     def _new_client(self) -> AsyncOpenAI:
         import openai

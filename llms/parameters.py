@@ -8,6 +8,7 @@ where, what was got and what is near it.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import re
@@ -111,6 +112,17 @@ class Configurable(BaseModel):
         nested = {name: value.identity() for name, value in values.items() if isinstance(value, Configurable)}
         plain = self.model_dump(mode="json", include=set(values) - set(nested))
         return {"type": import_path(type(self)), **plain, **nested}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # Connections and the pipeline aren't part of the value: the copy shares them.
+        copied = self.model_copy()
+        copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Connections stay in their process.
+        fresh = {name: attribute.get_default() for name, attribute in type(self).__private_attributes__.items()}
+        return {**super().__getstate__(), "__pydantic_private__": fresh}
 
     @property
     def runtime_parameters_names(self) -> dict[str, Any]:

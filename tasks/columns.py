@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Annotated, Any, Self, cast
 
-from llms.errors import failure_of
-from llms.parameters import short
 from pydantic import Field, model_validator
 
+from llms.errors import failure_of
+from llms.parameters import short
 from tasks.step import METADATA, Step
 from tasks.typing import Columns, Row, StepInput, StepOutput
 
@@ -34,7 +34,7 @@ class KeepColumns(Step):
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to keep.")]
     keep_metadata: Annotated[
         bool,
-        Field(title="Keep metadata", description="Keep `distilabel_metadata` as well: it says which rows failed, and why."),
+        Field(title="Keep metadata", description="Keep `distilabel_metadata` too: it says which rows failed, and why."),
     ] = True
 
     @property
@@ -90,7 +90,7 @@ class ExpandColumns(Step):
         bool,
         Field(
             title="Split statistics",
-            description="Share the token counts in `distilabel_metadata` out among the new rows, so that their sum stays.",
+            description="Share the token counts in `distilabel_metadata` out among the new rows: their sum stays.",
         ),
     ] = False
 
@@ -182,13 +182,16 @@ class GroupColumns(Step):
 
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to group.")]
     output_columns: Annotated[
-        list[str] | None, Field(title="Names", description="Of the grouped columns. Empty: `grouped_` and the old name.")
+        list[str] | None,
+        Field(title="Names", description="Of the grouped columns. Empty: `grouped_` and the old name."),
     ] = None
 
     @model_validator(mode="after")
     def _check_output_columns(self) -> Self:
         if self.output_columns is not None and len(self.output_columns) != len(self.columns):
-            raise ValueError(f"output_columns: as many names as `columns` ({self.columns!r}), got {self.output_columns!r}")
+            raise ValueError(
+                f"output_columns: expected a name for each of {self.columns!r}, got {self.output_columns!r}"
+            )
         return self
 
     @property
@@ -287,8 +290,9 @@ class MergeColumns(Step):
 
     def _merged(self, row: Row) -> Row:
         values = [value_in(row, column) for column in self.columns]
-        items = [item for value in values for item in (cast("list[Any]", value) if isinstance(value, list) else [value])]
-        return {**{name: value for name, value in row.items() if name not in self.columns}, self.output_column: items}
+        lists = [cast("list[Any]", value) if isinstance(value, list) else [value] for value in values]
+        rest = {name: value for name, value in row.items() if name not in self.columns}
+        return {**rest, self.output_column: list(chain.from_iterable(lists))}
 
 
 def value_in(row: Row, column: str) -> Any:
@@ -342,7 +346,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         first, second = cast("list[Any]", one), cast("list[Any]", other)
         return len(first) == len(second) and all(map(same, first, second))
-    return bool(one is other or one == other or (one != one and other != other))  # noqa: PLR0124 -- NaN alone differs from itself
+    return bool(one is other or one == other or (one != one and other != other))
 
 
 def share(counts: Any, place: int, count: int) -> Any:

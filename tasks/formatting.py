@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
+
+from pydantic import Field
 
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType
-from pydantic import Field
-
 from tasks.columns import with_failure
 from tasks.step import Step, failure_in
 from tasks.typing import Columns, Row, StepInput, StepOutput
+
+DropTies: TypeAlias = Annotated[
+    bool, Field(title="Drop ties", description="Leave out rows without a preference, which hold None otherwise.")
+]
+
+PREFERENCE = ("chosen", "chosen_rating", "chosen_model", "rejected", "rejected_rating", "rejected_model")
 
 
 class Format(Step):
@@ -60,7 +66,8 @@ class FormatTextGenerationSFT(Format):
 
     Example:
         >>> from tasks import FormatTextGenerationSFT
-        >>> (row,) = next(FormatTextGenerationSFT().process([{"instruction": "How high is K2?", "generation": "8,611 m."}]))
+        >>> step = FormatTextGenerationSFT()
+        >>> (row,) = next(step.process([{"instruction": "How high is K2?", "generation": "8,611 m."}]))
         >>> row["messages"]
         [{'role': 'user', 'content': 'How high is K2?'}, {'role': 'assistant', 'content': '8,611 m.'}]
     """
@@ -140,9 +147,7 @@ class FormatTextGenerationDPO(Format):
         ({'role': 'assistant', 'content': '8,611 m.'}, 2)
     """
 
-    drop_ties: Annotated[
-        bool, Field(title="Drop ties", description="Leave out rows without a preference, which hold None otherwise.")
-    ] = False
+    drop_ties: DropTies = False
 
     @property
     def inputs(self) -> Columns:
@@ -184,9 +189,7 @@ class FormatChatGenerationDPO(Format):
         ({'role': 'assistant', 'content': '8,611 m.'}, 2)
     """
 
-    drop_ties: Annotated[
-        bool, Field(title="Drop ties", description="Leave out rows without a preference, which hold None otherwise.")
-    ] = False
+    drop_ties: DropTies = False
 
     @property
     def inputs(self) -> Columns:
@@ -228,9 +231,6 @@ class ConversationTemplate(Format):
     def format_row(self, row: Row) -> Row:
         said = ChatItem(role="user", content=text_in(row, "instruction"))
         return {"conversation": [said, answer(text_in(row, "response"))]}
-
-
-PREFERENCE = ("chosen", "chosen_rating", "chosen_model", "rejected", "rejected_rating", "rejected_model")
 
 
 class Rated(NamedTuple):
@@ -276,7 +276,7 @@ def rated_generations(row: Row) -> list[Rated]:
     return [
         Rated(text, rating, model)
         for text, rating, model in zip(texts, ratings, models, strict=True)
-        if text is not None and rating is not None and rating == rating  # noqa: PLR0124 -- not NaN
+        if text is not None and rating is not None and rating == rating  # not NaN
     ]
 
 
@@ -285,7 +285,8 @@ def prompt_columns(chat: ChatType) -> Row:
     content = next((message["content"] for message in chat if message["role"] == "user"), None)
     if content is None:
         raise ValueError(f"messages: expected one of the user, got {short(chat)}")
-    prompt = content if isinstance(content, str) else "\n".join(str(part["text"]) for part in content if part.get("text"))
+    parts = [content] if isinstance(content, str) else [str(part["text"]) for part in content if part.get("text")]
+    prompt = "\n".join(parts)
     return {"prompt": prompt, "prompt_id": hashlib.sha256(prompt.encode()).hexdigest()}
 
 
@@ -298,6 +299,9 @@ def chat_of_instruction(row: Row) -> ChatType:
 def chat_in(row: Row) -> ChatType:
     """The row's `messages`, without the keys that a table adds to each. Raises ValueError."""
     messages = cast("ChatType", list_in(row, "messages"))
+    wrong = next((each for each in messages if not {"role", "content"} <= set(each)), None)
+    if wrong is not None:
+        raise ValueError(f"messages: expected a list of {{'role', 'content'}}, got {short(wrong)} in it")
     return [ChatItem(role=message["role"], content=message["content"]) for message in messages]
 
 
@@ -311,7 +315,7 @@ def text_in(row: Row, column: str) -> str:
     if isinstance(value, str):
         return value
     hint = "; a row per item is made by `ExpandColumns`" if isinstance(value, list) else ""
-    raise ValueError(f"{column}: expected a text, got {short(value)}{hint}")
+    raise ValueError(f"{column}: expected a text, got {short(row.get(column))}{hint}")
 
 
 def list_in(row: Row, column: str) -> list[Any]:

@@ -1,0 +1,1 @@
+"""What runs the flows elsewhere: see README.md for the commands."""

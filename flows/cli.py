@@ -1,0 +1,334 @@
+"""The command line: `python -m flows`. Everything it does is a call of the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from flows.parameters import Flow
+    from flows.run import Run
+
+READY_MADE = {
+    "text_generation": (
+        "flows.text_generation:text_generation",
+        "Answer the prompts of a source, and save the dataset.",
+    ),
+    "preference": ("flows.preference:preference", "Two answers per prompt, judged, as pairs for DPO."),
+}
+"""The flows that come with the project: where they are, and what they do."""
+
+FLOW_HELP = "FLOW is a name from `list`, or your own: module:flow, or file.py:pipeline.flow."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Make datasets with language models, as Prefect flows."""
+
+
+@main.command("list")
+def list_flows() -> None:
+    """The flows that come with the project."""
+    for name, (_, text) in READY_MADE.items():
+        click.echo(f"{name:<18} {text}")
+
+
+@main.command(help=f"The parameters of a flow, with their defaults.\n\n{FLOW_HELP}")
+@click.argument("flow")
+def show(flow: str) -> None:
+    found = flow_named(flow)
+    click.echo(f"{found.name}: {(found.description or '').partition(chr(10))[0]}\n")
+    for line in parameter_lines(found.parameters.model_dump()):
+        click.echo(line)
+
+
+@main.command(help=f"The prompts of the first rows. Nothing is sent.\n\n{FLOW_HELP}")
+@click.argument("flow")
+@click.argument("parameters", nargs=-1)
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
+@click.option("--rows", default=3, show_default=True, help="How many.")
+def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: int) -> None:
+    from flows.preview import preview as prompts_of
+
+    with clear_errors():
+        for step, prompts in prompts_of(flow_named(flow), given_parameters(config, parameters), rows=rows).items():
+            for place, prompt in enumerate(prompts):
+                click.secho(f"{step}, row {place}", bold=True)
+                click.echo(prompt_text(prompt) + "\n")
+
+
+@main.command(help=f"Run a flow in this process.\n\nParameters are given as step.name.name=value.\n\n{FLOW_HELP}")
+@click.argument("flow")
+@click.argument("parameters", nargs=-1)
+@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
+@click.option("--rows", type=int, help="Only the first rows, for real, saved nowhere.")
+@click.option("--rehearse", is_flag=True, help="No key and no cost: the local provider answers, which is no model.")
+def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool) -> None:
+    with clear_errors(), rehearsal() if rehearse else nullcontext():
+        run_and_tell(flow_named(flow), given_parameters(config, parameters), rows)
+
+
+def flow_named(name: str) -> Flow[..., Any]:
+    """A ready-made flow by its name, or any by its import path. Raises click.BadParameter."""
+    from llms.parameters import unknown_name_message
+    from prefect import Flow as PrefectFlow
+    from prefect.flows import load_flow_from_entrypoint
+
+    path = READY_MADE.get(name, (name, ""))[0]
+    if ":" not in path:
+        raise click.BadParameter(f"{unknown_name_message(name, READY_MADE, 'the project')} Your own go by module:flow.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = load_flow_from_entrypoint(path, use_placeholder_flow=False)
+    except Exception as error:  # noqa: BLE001 -- importing a user's module can raise anything
+        raise click.BadParameter(f"{path!r} can't be loaded: {type(error).__name__}: {error}") from None
+    if not isinstance(found, PrefectFlow):
+        raise click.BadParameter(f"{path!r} is no flow, but {type(found).__name__}")
+    return found
+
+
+def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str, Any]:
+    """Parameters from a file, with those of the command line on top. Raises ParameterError."""
+    from llms.parameters import ParameterError
+
+    from flows.parameters import over_mapping
+
+    given = read_config(config) if config else {}
+    for argument in arguments:
+        path, equals, value = argument.partition("=")
+        if not equals:
+            raise ParameterError(f"expected step.name=value, got {argument!r}")
+        nested: Any = read_value(value)
+        for name in reversed(path.split(".")):
+            nested = {name: nested}
+        given = over_mapping(given, nested)
+    return given
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Parameters from a JSON or YAML file. Raises ParameterError."""
+    import yaml
+    from llms.parameters import ParameterError, short
+
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is neither JSON nor YAML: {error}") from None
+    if not isinstance(read, Mapping):
+        raise ParameterError(f"{path}: expected the parameters by name, got {short(read)}")
+    return dict(read)
+
+
+def read_value(text: str) -> Any:
+    """A value of the command line: lists and objects as JSON, anything else as text to be coerced."""
+    if text[:1] in "[{" or text in {"true", "false", "null"}:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return text
+
+
+def parameter_lines(schema: Mapping[str, Any]) -> list[str]:
+    """The parameters of a flow for people to read, as dotted names with types and defaults."""
+    definitions: Mapping[str, Any] = schema.get("definitions") or {}
+    lines: list[str] = []
+
+    def resolved(node: Mapping[str, Any]) -> Mapping[str, Any]:
+        reference = node.get("$ref")
+        return {**definitions[reference.rpartition("/")[2]], **node} if reference else node
+
+    def describe(path: str, node: Mapping[str, Any]) -> None:
+        node = resolved(node)
+        tabs = [resolved(each) for each in node.get("anyOf", []) if "$ref" in each]
+        properties = (tabs[0] if tabs else node).get("properties")
+        if tabs and len(tabs) > 1:
+            lines.append(f"  {path}: one of {', '.join(str(tab.get('title')) for tab in tabs)}")
+        if properties:
+            for name, each in sorted(properties.items(), key=lambda item: item[1].get("position", 0)):
+                describe(f"{path}.{name}", each)
+            return
+        kind = node.get("type") or "/".join(str(each.get("type")) for each in node.get("anyOf", []))
+        default = f" = {json.dumps(node['default'], ensure_ascii=False)}" if "default" in node else ""
+        text = f"  {node['description']}" if node.get("description") else ""
+        lines.append(f"  {path}: {kind or 'any'}{default}{text}")
+
+    for name, node in schema["properties"].items():
+        describe(name, node)
+    return lines
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt for people to read."""
+    if prompt is None:
+        return "  (needs the real answers of the step before it)"
+    if isinstance(prompt, str):
+        return prompt
+    chat, schema = prompt if isinstance(prompt, tuple) else (prompt, None)
+    lines = [f"  {message['role']}: {content_text(message['content'])}" for message in chat]
+    if schema is not None:
+        lines.append(f"  (answer as JSON: {', '.join(schema.get('properties', {}))})")
+    return "\n".join(lines)
+
+
+def content_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return " ".join(part.get("text") or f"[{part.get('type')}]" for part in content)
+
+
+def run_and_tell(flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None) -> None:
+    """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it."""
+    from flows.preview import checked, dry_run, setting
+    from flows.run import progress_listener, run_started
+
+    runs: list[Run] = []
+    checked(flow, parameters)
+    with setting(run_started, runs.append), ProgressBar() as bar, setting(progress_listener, bar.listener):
+        if rows is not None:
+            outcome = dry_run(flow, parameters, rows=rows)
+        else:
+            import asyncio
+            import inspect
+
+            started: Any = flow(**parameters)
+            outcome = asyncio.run(started) if inspect.iscoroutine(started) else started
+    tell(outcome, runs)
+
+
+def tell(outcome: Any, runs: list[Run]) -> None:
+    """Rows, counts, tokens, time, and a look at the first rows."""
+    from flows.report import summary_lines
+
+    datasets = outcome if isinstance(outcome, dict) else {"": outcome}
+    for name, dataset in datasets.items():
+        if not hasattr(dataset, "features"):
+            continue
+        click.secho(
+            f"\n{name or 'dataset'}: {len(dataset):,} rows, columns {', '.join(dataset.column_names)}", bold=True
+        )
+        for row in dataset.select(range(min(3, len(dataset)))):
+            click.echo("  " + row_text(row))
+    click.echo()
+    for each in runs:
+        for line in summary_lines(each):
+            click.echo(line)
+        for place in each.saved:
+            click.secho(f"saved to {place}", bold=True)
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """A row in a line, without its metadata."""
+    shown = {name: value for name, value in row.items() if name != "distilabel_metadata"}
+    return json.dumps({name: cut(value) for name, value in shown.items()}, ensure_ascii=False, default=str)
+
+
+def cut(value: Any, length: int = 90) -> Any:
+    if isinstance(value, str) and len(value) > length:
+        return f"{value[:length]}…"
+    return [cut(each, length) for each in value[:3]] if isinstance(value, list) else value
+
+
+class ProgressBar:
+    """A bar per step on a terminal; nothing elsewhere, where the engine's own log lines tell."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[Run], None] | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self.listener = self._update
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, run: Run) -> None:
+        loaded = sum(progress.rows_out for progress in run.progress.values() if not progress.rows_in)
+        known = {task.description: task.id for task in self._bar.tasks}
+        for progress in run.progress.values():
+            if progress.name not in known:
+                known[progress.name] = self._bar.add_task(progress.name, total=None)
+            done = max(progress.rows_out, progress.answered)
+            self._bar.update(known[progress.name], completed=done, total=max(loaded, done))
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Requests go to the local provider, in a process of its own."""
+    from llms.local_provider import LocalProvider
+
+    with (
+        LocalProvider.spawn(port=free_port(8399), latency=0.1) as provider,
+        environment("OPENAI_BASE_URL", provider.base_url),
+    ):
+        click.secho(
+            f"REHEARSAL: no model answers. The local provider at {provider.base_url} makes up its texts;"
+            " set OPENAI_API_KEY and leave out --rehearse for real ones.",
+            fg="yellow",
+            bold=True,
+            err=True,
+        )
+        yield
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """An error with a clear message ends the command with that message and status 1."""
+    try:
+        yield
+    except Exception as error:
+        from prefect.exceptions import ParameterTypeError
+
+        from flows.parameters import clear_errors as clear
+
+        if isinstance(error, (*clear(), ParameterTypeError)):
+            raise click.ClickException(str(error)) from None
+        raise
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable with another value inside a `with` block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, if it's free; else 0, for any. The same address every time lets the cache recognise its answers."""
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted

@@ -1,0 +1,77 @@
+"""A look before a run: the prompts of the first rows without a call, or a few rows for real."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from llms.parameters import ParameterError, unknown_name_message
+from llms.typing import FormattedInput
+
+from flows.run import Limits, Run, limits_of_run, run_started
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows.parameters import Flow
+
+
+def preview(
+    flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, rows: int = 3
+) -> dict[str, list[FormattedInput | None]]:
+    """The prompts that a flow would send for its first rows. Nothing is sent, and no server is needed.
+
+    Args:
+        flow: a flow made with `flows.flow`, or a pipeline's `flow`.
+        parameters: by name, in part or whole.
+        rows: how many.
+
+    Returns:
+        By step, a prompt per row. Where a prompt holds an answer of a step before it, a text stands for
+        it; None where no prompt can be made without the real answer.
+
+    Raises:
+        ParameterError, PipelineError: as a run would.
+    """
+    from flows.pipeline import run_anywhere
+
+    started: list[Run] = []
+    with setting(limits_of_run, Limits(rows, ask=False)), setting(run_started, started.append):
+        values = checked(flow, parameters or {})
+        call = getattr(flow.fn, "__wrapped__", flow.fn)
+        outcome = call(**values)
+        if inspect.iscoroutine(outcome):
+            run_anywhere(outcome)
+    return {name: prompts for run in started for name, prompts in run.prompts.items()}
+
+
+def dry_run(flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, rows: int = 2) -> Any:
+    """Run a flow for real on its first rows, saving nothing to its target. Returns what the flow returns."""
+    from flows.pipeline import run_anywhere
+
+    with setting(limits_of_run, Limits(rows, ask=True)):
+        outcome = flow(**checked(flow, parameters or {}))
+        return run_anywhere(outcome) if inspect.iscoroutine(outcome) else outcome
+
+
+def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as typed values. Raises ParameterError for a name that the flow doesn't have."""
+    known = inspect.signature(flow.fn).parameters
+    for name in parameters:
+        if name not in known:
+            raise ParameterError(unknown_name_message(name, known, f"flow {flow.name!r}"))
+    defaults = {name: each.default for name, each in known.items() if each.default is not each.empty}
+    return {**defaults, **flow.validate_parameters(dict(parameters))}
+
+
+@contextmanager
+def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """The variable with another value inside a `with` block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)

@@ -1,0 +1,37 @@
+"""Text from a prompt per row: any source, any LLM, any target."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from llms import OpenAILLM
+from pydantic import Field
+from tasks import LoadDataFromFileSystem, SaveToDisk, TextGeneration
+from tasks.loaders import Source
+from tasks.savers import Target
+
+from flows.parameters import flow
+from flows.results import MAX_FAILED_ROWS, save
+from flows.rows import load
+
+
+@flow(name="text-generation")
+async def text_generation(
+    source: Source = LoadDataFromFileSystem(name="source", data_files="flows/data/instructions.jsonl"),
+    text_generation: TextGeneration = TextGeneration(llm=OpenAILLM(model="gpt-4o-mini")),
+    target: Target = SaveToDisk(name="target", path="data/text-generation"),
+    use_cache: bool = True,
+    max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
+) -> Any:
+    """Answer the prompts of a source with a language model, and save the dataset.
+
+    Args:
+        source: Where the prompts come from.
+        text_generation: How they are asked, and whom.
+        target: Where the dataset goes.
+        use_cache: Take answers of earlier runs with the same requests. Off: a fresh dataset from the same prompts.
+        max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
+    """
+    rows = load(source, use_cache=use_cache)
+    rows = text_generation.map(rows)
+    return await save(rows, target, max_failed_rows=max_failed_rows)

@@ -1,0 +1,91 @@
+"""Embeddings from a language model's own hidden states."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+
+from llms import AnyLLM
+from llms.parameters import short
+from llms.typing import ChatItem, ChatType
+from tasks.columns import value_in, with_failure
+from tasks.step import Step, failure_in
+from tasks.typing import Columns, Row, StepInput, StepOutput
+
+
+class GenerateEmbeddings(Step):
+    """The embedding of a text or a chat: the LLM's last hidden state at the last token.
+
+    It needs an LLM that gives its hidden states: one that runs the model itself.
+
+    Input columns:
+        text: a text, or a chat as a list of `{"role", "content"}`.
+
+    Output columns:
+        embedding: a list of numbers.
+        model_name: the model that it is from.
+
+    Source: What Makes Good Data for Alignment? A Comprehensive Study of Automatic Data Selection in
+    Instruction Tuning (https://arxiv.org/abs/2312.15685).
+
+    Example:
+        >>> from llms import LLM
+        >>> from tasks import GenerateEmbeddings
+        >>> class Lengths(LLM):
+        ...     @property
+        ...     def model_name(self):
+        ...         return "lengths"
+        ...
+        ...     def get_last_hidden_state(self, inputs):
+        ...         return [[[len(word), 1.0] for word in chat[-1]["content"].split()] for chat in inputs]
+        >>> next(GenerateEmbeddings(llm=Lengths()).process([{"text": "high tide"}]))
+        [{'text': 'high tide', 'embedding': [4.0, 1.0], 'model_name': 'lengths'}]
+    """
+
+    form_first = ("llm",)
+
+    llm: Annotated[AnyLLM, Field(title="LLM")]
+
+    @property
+    def inputs(self) -> Columns:
+        return ["text"]
+
+    @property
+    def outputs(self) -> Columns:
+        return ["embedding", "model_name"]
+
+    def load(self) -> None:
+        self.llm.load()
+
+    def unload(self) -> None:
+        self.llm.unload()
+
+    def process(self, *inputs: StepInput) -> StepOutput:
+        (rows,) = inputs
+        made: list[Row] = [{**row, "embedding": None, "model_name": self.llm.model_name} for row in rows]
+        chats: dict[int, ChatType] = {}
+        for place, row in enumerate(rows):
+            if failure_in(row) is None:
+                try:
+                    chats[place] = chat_of(value_in(row, "text"))
+                except ValueError as error:
+                    made[place] = with_failure(made[place], self.name, error)
+        states = self.llm.get_last_hidden_state(list(chats.values())) if chats else []
+        for place, state in zip(chats, states, strict=True):
+            if len(state) == 0:
+                error = ValueError(f"{self.llm.model_name} gave no hidden state for it: the text has no tokens")
+                made[place] = with_failure(made[place], self.name, error)
+            else:
+                made[place]["embedding"] = [float(number) for number in state[-1]]
+        yield made
+
+
+def chat_of(text: Any) -> ChatType:
+    """A text as a chat, or the chat that it is. Raises ValueError."""
+    if isinstance(text, str) and text:
+        return [ChatItem(role="user", content=text)]
+    messages = cast("list[Any]", text) if isinstance(text, list) else []
+    if messages and all(isinstance(each, dict) and {"role", "content"} <= set(cast("Row", each)) for each in messages):
+        return [ChatItem(role=each["role"], content=each["content"]) for each in messages]
+    raise ValueError(f"text: expected a text or a chat, got {short(cast('object', text))}")

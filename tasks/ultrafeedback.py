@@ -1,0 +1,466 @@
+"""UltraFeedback: an LLM rates several answers to an instruction, each from 1 to 5, and says why."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+
+from pydantic import Field
+
+from llms.parameters import short
+from llms.typing import ChatItem, ChatType, JSONSchema
+from tasks.task import Task, UnreadableAnswerError
+from tasks.templates import render
+from tasks.typing import Columns, Row
+
+Aspect: TypeAlias = Literal["helpfulness", "honesty", "instruction-following", "truthfulness", "overall-rating"]
+
+QUALITIES: dict[Aspect, str] = {
+    "helpfulness": "how helpful it is",
+    "honesty": "how honest it is about what it knows",
+    "instruction-following": "how well it follows the instruction",
+    "truthfulness": "how truthful it is",
+    "overall-rating": "how good it is, all in all",
+}
+
+WITH_TYPES: frozenset[Aspect] = frozenset({"helpfulness", "truthfulness"})
+"""The aspects that ask for a type too, of informativeness or of hallucination."""
+
+LOWEST, HIGHEST, TYPES = 1, 5, 3
+
+
+class UltraFeedback(Task):
+    """Rates several answers to an instruction from 1 to 5 in one aspect, with reasons, all in one request.
+
+    Ask for one aspect per step; steps with different aspects can run side by side.
+
+    Input columns:
+        instruction: the prompt that was answered.
+        generations: the answers, a list of texts.
+
+    Output columns:
+        ratings: a whole number from 1 to 5 per answer.
+        rationales: the reason for each rating; of helpfulness and truthfulness, the reason for each type.
+        types (helpfulness, truthfulness): the number of the type per answer, or None. Of informativeness: 1 clear
+            and relevant, 2 useful and comprehensive, 3 concise. Of hallucination: 1 against the facts, 2 against
+            the instruction, 3 against itself.
+        rationales-for-ratings (helpfulness, truthfulness): the reason for each rating.
+        model_name: the model that rated.
+
+    Source: UltraFeedback: Boosting Language Models with Scaled AI Feedback (https://arxiv.org/abs/2310.01377).
+
+    Example:
+        >>> from llms import OpenAILLM
+        >>> from tasks import UltraFeedback
+        >>> task = UltraFeedback(llm=OpenAILLM(model="gpt-4o-mini"), aspect="honesty")
+        >>> task.outputs
+        ['ratings', 'rationales', 'model_name']
+        >>> row = {"instruction": "How high is K2?", "generations": ["8,611 m.", "I can't know."]}
+        >>> task.format_output('''Answer 1
+        ... Rationale: Right, and rightly sure.
+        ... Rating: 5
+        ...
+        ... Answer 2
+        ... Rationale: It refuses what could be answered.
+        ... Rating: 3''', row)
+        {'ratings': [5, 3], 'rationales': ['Right, and rightly sure.', 'It refuses what could be answered.']}
+    """
+
+    form_first = ("llm", "aspect")
+    default_structured_output: ClassVar[bool] = True
+    template_names: ClassVar[tuple[str, ...]] = (
+        "ultrafeedback/request",
+        *(f"ultrafeedback/{aspect}" for aspect in QUALITIES),
+    )
+
+    aspect: Annotated[Aspect, Field(title="Aspect", description="What the answers are rated for.")] = "overall-rating"
+
+    @property
+    def inputs(self) -> Columns:
+        return ["instruction", "generations"]
+
+    @property
+    def outputs(self) -> Columns:
+        if self.asks_for_types:
+            return ["types", "rationales", "ratings", "rationales-for-ratings", "model_name"]
+        return ["ratings", "rationales", "model_name"]
+
+    @property
+    def asks_for_types(self) -> bool:
+        """Whether the aspect asks for the type of each answer too."""
+        return self.aspect in WITH_TYPES
+
+    def format_input(self, input: Row) -> ChatType:
+        answers = answers_in(input)
+        prompt = render(
+            "ultrafeedback/request",
+            quality=QUALITIES[self.aspect],
+            criteria=render(f"ultrafeedback/{self.aspect}"),
+            instruction=input["instruction"],
+            answers=answers,
+            count=len(answers),
+            types=self.asks_for_types,
+            structured=self.wanted_schema() is not None,
+        )
+        return [ChatItem(role="user", content=prompt.strip())]
+
+    def get_structured_output(self) -> JSONSchema:
+        return evaluations_schema(self.asks_for_types)
+
+    def format_output(self, output: str | None, input: Row) -> Row:
+        found = parse_evaluations(output or "", len(answers_in(input)), self.asks_for_types)
+        ratings, rationales = [each.rating for each in found], [each.rationale for each in found]
+        if not self.asks_for_types:
+            return {"ratings": ratings, "rationales": rationales}
+        return {
+            "types": [each.type for each in found],
+            "rationales": rationales,
+            "ratings": ratings,
+            "rationales-for-ratings": [each.rationale_for_rating for each in found],
+        }
+
+    def format_example(self, example: Row) -> str:
+        evaluations = evaluations_in(example, self.asks_for_types)
+        if self.wanted_schema() is not None:
+            return json.dumps({"evaluations": evaluations}, ensure_ascii=False)
+        return "\n\n".join(map(block, evaluations))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was said of one answer."""
+
+    rating: int
+    rationale: str
+    type: int | None = None
+    rationale_for_rating: str | None = None
+
+
+def answers_in(row: Row) -> list[str]:
+    """The row's generations. Raises ValueError where they aren't a list of texts."""
+    value: Any = row["generations"]
+    texts = cast("list[Any]", value) if isinstance(value, list) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"generations: expected a list of texts, got {short(row['generations'])}")
+    return texts
+
+
+def evaluations_schema(types: bool) -> JSONSchema:
+    """The JSON schema of a reply, in the form that strict modes take: everything required, nothing more."""
+    fields: dict[str, JSONSchema] = {"answer": {"type": "integer"}}
+    if types:
+        fields["type"] = {"type": "integer", "enum": list(range(TYPES + 1))}
+    fields["rationale"] = {"type": "string"}
+    if types:
+        fields["rationale_for_rating"] = {"type": "string"}
+    fields["rating"] = {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))}
+    return closed_object({"evaluations": {"type": "array", "items": closed_object(fields)}}, title="evaluations")
+
+
+def closed_object(properties: dict[str, JSONSchema], **more: Any) -> JSONSchema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def evaluations_in(example: Row, types: bool) -> list[Row]:
+    """The evaluations that an example shows, in the fields of the schema. Raises ValueError."""
+    columns = {"rationale": "rationales", "rating": "ratings"}
+    if types:
+        columns = {
+            "type": "types",
+            "rationale": "rationales",
+            "rationale_for_rating": "rationales-for-ratings",
+            "rating": "ratings",
+        }
+    missing = [column for column in columns.values() if column not in example]
+    if missing:
+        raise ValueError(f"examples: each needs the columns {list(columns.values())!r}, one lacks {missing!r}")
+    lists = [cast("list[Any]", example[column]) for column in columns.values()]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
+    return [
+        {"answer": number, **row, **({"type": row["type"] or 0} if types else {})} for number, row in enumerate(rows, 1)
+    ]
+
+
+def block(evaluation: Row) -> str:
+    """An evaluation in the text form that the prompt asks for."""
+    lines = [f"Answer {evaluation['answer']}"]
+    if "type" in evaluation:
+        lines.append(f"Type: {evaluation['type'] or 'None'}")
+    lines.append(f"Rationale: {evaluation['rationale']}")
+    if "rationale_for_rating" in evaluation:
+        lines.append(f"Rationale for rating: {evaluation['rationale_for_rating']}")
+    return "\n".join([*lines, f"Rating: {evaluation['rating']}"])
+
+
+# Reading a reply. A reply becomes blocks, one per answer: its number, if it was given, and its fields.
+# Blocks are joined to answers by their numbers. What isn't certain is an error, never a guess.
+
+Fields: TypeAlias = list[tuple[str, Any]]
+Block: TypeAlias = tuple[int | None, Fields]
+
+NOUN = r"(?:answer|text|output|response|generation|completion|candidate|evaluation|assessment)"
+HEADER = re.compile(
+    r"^[\W_]*(?:\d+[.)]\s*)?[\W_]*(?:(?:output|evaluation|feedback|assessment|review|rating|judge?ment)s?\s+(?:for|of)\s+)?"
+    rf"(?:the\s+)?{NOUN}\s*#?\s*(?P<number>\d+)\b(?:\s+{NOUN})?(?P<rest>.*)$",
+    re.IGNORECASE,
+)
+LABEL = re.compile(
+    r"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[\s*_`]*"
+    r"(?P<label>(?:\w+[ ])?types?(?:[ ]of[ ]\w+)?|(?:overall[ ]|final[ ])?(?:rating|score)"
+    r"|(?:rationales?|reasons?|explanation|justification)(?:[ ]for[ ](?:the[ ])?(?:rating|type|score))?)"
+    r"[*_`]*\s*(?:\([^)]*\))?[*_`]*\s*(?:(?:[:=：]|\s[–—-]\s)(?P<text>.*)|)$",  # noqa: RUF001 -- models write them
+    re.IGNORECASE,
+)
+REASON_BESIDE_RATING = re.compile(
+    r"^(?P<rating>.{1,40}?)[\s|;,.–—-]+(?P<reason>[*_]*(?:rationale|explanation|justification)\b[^:]{0,20}:.*)$",  # noqa: RUF001
+    re.IGNORECASE,
+)
+NUMBER = re.compile(
+    r"^[\s*_`(\[\"'<]*(?P<number>\d+)(?:\.0+)?[*_`]*"
+    r"(?:\s*\(?\s*(?:/|out\s+of|of)\s*[*_`]*(?P<scale>\d+)(?:\.0+)?)?\s*(?:points?|stars?)?[\s*_`)\]\"'>]*"
+    r"(?:$|[(\[:,.;|–—★-](?P<rest>.*)$)",  # noqa: RUF001 -- models write them
+    re.IGNORECASE,
+)
+ANOTHER_NUMBER = re.compile(r"^\W*(?:or\b|to\b|and\b)?\W*(?:maybe|perhaps|possibly)?\W*\d", re.IGNORECASE)
+NOTHING = re.compile(r"^\W*(?:none|no type|n/?a|null|0)\b", re.IGNORECASE)
+
+
+def parse_evaluations(text: str, count: int, types: bool = False) -> list[Evaluation]:
+    """The evaluations in a model's reply, in the order of the answers.
+
+    It takes the text form and the JSON form, with what models put around and into them: thoughts, a
+    preface, code fences, Markdown, `4/5`, `4.0`, `4 (good)`.
+
+    Args:
+        text: the reply.
+        count: how many answers were to be rated.
+        types: whether types were asked for too.
+
+    Raises:
+        UnreadableAnswerError: an answer has no evaluation or two, or a rating isn't a whole number from 1 to 5.
+    """
+    said = without_fences(text.rpartition("</think>")[2])
+    blocks = blocks_in_text(said) or blocks_in_json(said)
+    if not blocks:
+        cut = " (JSON that is cut off or not valid)" if said.startswith(("{", "[")) else ""
+        raise UnreadableAnswerError(f"expected the ratings of {count} answers, found none{cut}, got {short(text)}")
+    return [evaluation(number, fields, types) for number, fields in enumerate(in_order(blocks, count), 1)]
+
+
+def without_fences(text: str) -> str:
+    """The text without the lines that open or close a code block."""
+    return "\n".join(line for line in text.splitlines() if not re.match(r"^\s*```\s*\w*\s*$", line)).strip()
+
+
+def blocks_in_text(text: str) -> list[Block]:
+    """The blocks of a reply in the text form; none where it isn't in this form."""
+    blocks: list[tuple[int | None, list[str]]] = [(None, [])]
+    for line in text.splitlines():
+        header = HEADER.match(line)
+        rest = header["rest"].lstrip(" \t*_:)]>.|–—-#") if header else ""  # noqa: RUF001 -- models write them
+        if header and (not rest or LABEL.match(rest)):
+            blocks.append((int(header["number"]), [rest]))
+        else:
+            blocks[-1][1].append(line)
+    read = [(number, fields_in(lines)) for number, lines in blocks]
+    numbered = [each for each in read if each[0] is not None]
+    return numbered or [each for each in read if any(label == "rating" for label, _ in each[1])]
+
+
+def fields_in(lines: Sequence[str]) -> Fields:
+    """The labelled texts of a block: label and text, which goes on until the next label."""
+    fields: list[tuple[str, list[str]]] = []
+    pending = list(lines)
+    while pending:
+        line = pending.pop(0)
+        found = LABEL.match(line)
+        if found is None:
+            if fields:
+                fields[-1][1].append(line)
+            continue
+        label, rest = label_of(found["label"]), found["text"] or ""
+        beside = REASON_BESIDE_RATING.match(rest) if label == "rating" else None
+        if beside:
+            rest, pending = beside["rating"], [beside["reason"], *pending]
+        fields.append((label, [rest]))
+    return [(label, tidy("\n".join(parts))) for label, parts in fields]
+
+
+def label_of(text: str) -> str:
+    """The field that a label means, however it was written; empty for none."""
+    words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
+    about_rating = re.search(r"\b(?:for|of) (?:the )?(?:rating|score)s?$|^rating rationale", words)
+    if re.match(r"(?:rationale|reason|explanation|justification)", words) or words == "rating rationale":
+        return "rationale_for_rating" if about_rating else "rationale"
+    if re.fullmatch(r"(?:overall |final )?(?:rating|score)s?", words):
+        return "rating"
+    return "type" if re.fullmatch(r"(?:\w+ )?types?(?: of \w+)?", words) else ""
+
+
+def tidy(text: str) -> str:
+    """A field's text without the rules and the stray markup around it."""
+    text = re.sub(r"(?:\n\s*(?:-{3,}|\*{3,}|_{3,}|={3,})\s*)+$", "", text.rstrip()).strip()
+    return text.replace("**", "").strip() if text.count("**") % 2 else text
+
+
+def blocks_in_json(text: str) -> list[Block]:
+    """The blocks of a reply in JSON, of the shape that was asked for or of another plain one."""
+    found = list(json_values(text))
+    records = found[0] if len(found) == 1 else found
+    if isinstance(records, dict):
+        return blocks_in_object(cast("Row", records))
+    return blocks_in_list(cast("list[Any]", records))
+
+
+def json_values(text: str) -> Iterator[Any]:
+    """The JSON objects and lists of objects that begin on a line of their own."""
+    decoder, position = json.JSONDecoder(strict=False), 0
+    while start := re.compile(r"^\s*(?=[{\[])", re.MULTILINE).search(text, position):
+        try:
+            value, position = decoder.raw_decode(text, start.end())
+        except json.JSONDecodeError:
+            position = start.end() + 1
+            continue
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            yield value
+
+
+def blocks_in_object(found: Row) -> list[Block]:
+    labels = {label_of(name): value for name, value in found.items() if label_of(name)}
+    if isinstance(labels.get("rating"), list):
+        return blocks_in_columns(labels)
+    if "rating" in labels:
+        return blocks_in_list([found])
+    lists = [cast("list[Any]", value) for value in found.values() if isinstance(value, list)]
+    if len(lists) == 1:
+        return blocks_in_list(lists[0])
+    headers = {name: HEADER.match(name) for name in found}
+    return [
+        (int(header["number"]), fields_of(cast("Row", found[name])))
+        for name, header in headers.items()
+        if header is not None and not header["rest"] and isinstance(found[name], dict)
+    ]
+
+
+def blocks_in_columns(labels: Mapping[str, Any]) -> list[Block]:
+    """One list per field, with an item per answer."""
+    lists = {label: cast("list[Any]", value) for label, value in labels.items() if isinstance(value, list)}
+    lengths = {len(values) for values in lists.values()}
+    if len(lengths) != 1:
+        raise UnreadableAnswerError(f"the lists of ratings and rationales have different lengths: {short(lists)}")
+    return [(place + 1, [(label, values[place]) for label, values in lists.items()]) for place in range(lengths.pop())]
+
+
+def blocks_in_list(records: Sequence[Any]) -> list[Block]:
+    """One object per answer. Where none says of which answer it is, they are in the order of the answers."""
+    objects = [cast("Row", record) for record in records if isinstance(record, dict)]
+    numbers = [number_of(each) for each in objects]
+    if all(number is None for number in numbers):
+        numbers = list(range(1, len(objects) + 1))
+    return [(number, fields_of(each)) for number, each in zip(numbers, objects, strict=True)]
+
+
+def fields_of(record: Row) -> Fields:
+    return [(label_of(name), value) for name, value in record.items() if label_of(name)]
+
+
+def number_of(record: Row) -> int | None:
+    """The number of the answer that an object is about, if it says so."""
+    for name, value in record.items():
+        words = re.sub(r"[^a-z]+", " ", name.lower()).strip()
+        if not re.fullmatch(rf"(?:{NOUN} )?(?:number|no|id|index)|{NOUN}", words):
+            continue
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        # A bare number as text may be the answer itself, repeated.
+        given = re.fullmatch(rf"{NOUN}\s*#?\s*(\d+)", str(value).strip(), re.IGNORECASE)
+        if given:
+            return int(given[1])
+    return None
+
+
+def in_order(blocks: Sequence[Block], count: int) -> list[Fields]:
+    """The fields of each answer, by the blocks' numbers. Raises UnreadableAnswerError where they don't fit."""
+    if count == 1 and len(blocks) == 1 and blocks[0][0] is None:
+        return [blocks[0][1]]
+    times = Counter(number for number, _ in blocks)
+    if None in times:
+        raise UnreadableAnswerError(f"expected the ratings of {count} answers, each with its number: some have none")
+    wanted = range(1, count + 1)
+    problems = {
+        "rated more than once": [number for number in times if times[number] > 1],
+        "not rated": [number for number in wanted if number not in times],
+        "not among them": [number for number in times if number not in wanted],
+    }
+    found = [f"{', '.join(map(str, numbers))} {problem}" for problem, numbers in problems.items() if numbers]
+    if found:
+        raise UnreadableAnswerError(f"expected one rating of each of {count} answers, got answer {'; '.join(found)}")
+    by_number = dict(blocks)
+    return [by_number[number] for number in wanted]
+
+
+def evaluation(number: int, fields: Fields, types: bool) -> Evaluation:
+    """The evaluation in a block's fields. Raises UnreadableAnswerError, naming the answer and the field."""
+    labels = [label for label, _ in fields]
+    if types and labels.count("rationale") == 2 and "rationale_for_rating" not in labels:
+        fields = second_rationale_named(fields)
+    rating = whole_number(only(number, fields, "rating"), LOWEST, HIGHEST, f"answer {number}: rating")
+    if not types:
+        # A reason for the rating is what "rationale" means here.
+        fields = [("rationale" if label == "rationale_for_rating" else label, value) for label, value in fields]
+        return Evaluation(rating, str(only(number, fields, "rationale")))
+    return Evaluation(
+        rating,
+        str(only(number, fields, "rationale")),
+        type_in(only(number, fields, "type"), number),
+        str(only(number, fields, "rationale_for_rating")),
+    )
+
+
+def second_rationale_named(fields: Fields) -> Fields:
+    """Two rationales, one beside the type and one beside the rating: the later one is the rating's."""
+    last = max(place for place, (label, _) in enumerate(fields) if label == "rationale")
+    return [("rationale_for_rating" if place == last else label, value) for place, (label, value) in enumerate(fields)]
+
+
+def only(number: int, fields: Fields, label: str) -> Any:
+    """The one field with a label. Raises UnreadableAnswerError where there's none, an empty one, or several."""
+    values = [value for name, value in fields if name == label]
+    if len(values) != 1 or values[0] is None or values[0] == "":
+        name = label.replace("_", " ")
+        problem = f"{len(values)} times a {name}" if len(values) > 1 else f"no {name}"
+        raise UnreadableAnswerError(f"answer {number}: {problem}")
+    return values[0]
+
+
+def type_in(value: Any, number: int) -> int | None:
+    """The number of a type, or None where there's said to be none. Raises UnreadableAnswerError."""
+    if isinstance(value, list):
+        several = cast("list[Any]", value)
+        value = several[0] if len(several) == 1 else "none" if not several else ", ".join(map(str, several))
+    if NOTHING.match(str(value)):
+        return None
+    return whole_number(re.sub(r"^\W*type\s+", "", str(value), flags=re.IGNORECASE), 1, TYPES, f"answer {number}: type")
+
+
+def whole_number(value: Any, lowest: int, highest: int, name: str) -> int:
+    """The number that a value says, in digits and alone. Raises UnreadableAnswerError."""
+    first_line = str(value).strip().partition("\n")[0]
+    found = None if isinstance(value, bool) else NUMBER.match(first_line)
+    if found is None or (found["rest"] and ANOTHER_NUMBER.match(found["rest"])):
+        raise UnreadableAnswerError(f"{name}: expected a whole number from {lowest} to {highest}, got {short(value)}")
+    if found["scale"] is not None and int(found["scale"]) != highest:
+        raise UnreadableAnswerError(f"{name}: expected it out of {highest}, got {short(value)}")
+    if not lowest <= int(found["number"]) <= highest:
+        raise UnreadableAnswerError(f"{name}: expected {lowest} to {highest}, got {short(value)}")
+    return int(found["number"])
