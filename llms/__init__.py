@@ -20,6 +20,7 @@ from llms.errors import (
     RateLimitError,
     RequestTimeoutError,
 )
+from llms.inference_endpoints import InferenceEndpointsLLM
 from llms.openai import OpenAILLM
 from llms.parameters import ParameterError, RuntimeParameter
 from llms.registry import AnyLLM
@@ -39,6 +40,7 @@ __all__ = [
     "FormattedInput",
     "GenerateOutput",
     "HiddenState",
+    "InferenceEndpointsLLM",
     "InvalidResponseError",
     "LLMError",
     "ModelNotFoundError",

@@ -28,7 +28,7 @@ LLM_VARIANTS = Variants(
     tag="provider",
     ours={
         "openai": "llms.openai:OpenAILLM",
-        # "inference-endpoints": "llms.inference_endpoints:InferenceEndpointsLLM",
+        "inference-endpoints": "llms.inference_endpoints:InferenceEndpointsLLM",
     },
     title="LLM",
     own_tab=OWN_TAB,

@@ -16,7 +16,7 @@ from llms.parameters import Aside, Configurable
 from pydantic import Field, PrivateAttr
 
 from tasks.templates import template_source
-from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput, StepOutput
+from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
 
 T = TypeVar("T")
 
@@ -98,8 +98,8 @@ class Step(Configurable, ABC):
         """Give back what `load` took."""
 
     @abstractmethod
-    def process(self, *inputs: StepInput) -> StepOutput:
-        """Yield lists of rows made from `inputs`."""
+    def process(self, *args: Any, **kwargs: Any) -> Any:
+        """Yield lists of rows. Takes a list of rows for each step before this one: `process(self, inputs)`."""
 
     def apply(self, *inputs: StepInput) -> list[Row]:
         """All rows that `process` makes, with the column mappings applied. The rows given stay as they are."""
@@ -155,7 +155,7 @@ class GeneratorStep(Step):
     ] = 50
 
     @abstractmethod
-    def process(self, offset: int = 0) -> GeneratorStepOutput:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def process(self, offset: int = 0) -> GeneratorStepOutput:
         """Yield `(rows, last)`, leaving out the first `offset` rows."""
 
     def columns(self) -> frozenset[str] | None:

@@ -160,18 +160,14 @@ class Task(Step):
             return failed(known, error)
         return Answer(columns, known.raw_input, text, known.input_tokens, known.output_tokens)
 
-    def process(self, *inputs: StepInput) -> StepOutput:
+    def process(self, inputs: StepInput) -> StepOutput:
         """Answer rows now, outside of any flow.
-
-        Args:
-            inputs: one list of rows.
 
         Yields:
             The rows with this Task's columns, `model_name` and `distilabel_metadata` added.
         """
-        (rows,) = inputs
-        asks = self._offline_asks(rows) if getattr(self.llm, "use_offline_batch_generation", False) else None
-        answered = run_sync(self.answer_rows(rows, lambda place: asks[place] if asks else self._ask))
+        asks = self._offline_asks(inputs) if getattr(self.llm, "use_offline_batch_generation", False) else None
+        answered = run_sync(self.answer_rows(inputs, lambda place: asks[place] if asks else self._ask))
         yield [row for group in answered for row in group]
 
     def apply(self, *inputs: StepInput) -> list[Row]:

@@ -1,0 +1,455 @@
+"""Hugging Face: a model behind Inference Providers, an Inference Endpoint, or any server like it.
+
+Chats go by OpenAI's protocol, which the router
+(https://huggingface.co/docs/inference-providers/tasks/chat-completion) and today's servers speak. Bare
+prompts go by that of Text Generation Inference
+(https://huggingface.co/docs/text-generation-inference/reference/api_reference).
+
+`huggingface_hub` finds the key and the endpoint. The requests are sent without its client, which turns a
+JSON schema for a server's address into `json_object` with a value: only TGI heeds that, vLLM and SGLang
+answer with any JSON at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
+
+from llms.base import AsyncLLM, combined
+from llms.credentials import credentials_named, key_from_environment
+from llms.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConnectionFailedError,
+    ContextLengthError,
+    InvalidResponseError,
+    LLMError,
+    RequestTimeoutError,
+    error_for_status,
+)
+from llms.loop import PerLoop
+from llms.openai import CHAT, parse_answer, response_format
+from llms.parameters import Aside, short
+from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+    from huggingface_hub import InferenceEndpoint
+
+CHAT_ONLY = frozenset({"presence_penalty", "logit_bias", "extra_body"})
+TEXT_ONLY = frozenset(
+    {"top_k", "repetition_penalty", "typical_p", "do_sample", "return_full_text", "watermark", "truncation"}
+)
+NAMES_IN_CHATS = {"max_new_tokens": "max_tokens"}
+NAMES_IN_TEXTS = {"truncation": "truncate", "top_logprobs": "top_n_tokens"}
+TOO_LONG = re.compile(r"maximum context length|`inputs` (tokens|must have less than)|context length of", re.IGNORECASE)
+HOSTS_OF_HUGGING_FACE = ("huggingface.co", "huggingface.cloud", "hf.space")
+ANY_MODEL = "tgi"
+STARTING = frozenset({"pending", "initializing", "updating", "scaledToZero"})
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where requests go, under which model name, and with which key."""
+
+    url: str
+    model: str
+    key: SecretStr | None
+
+
+class InferenceEndpointsLLM(AsyncLLM):
+    """A model on Hugging Face's infrastructure: exactly one of `model_id`, `endpoint_name` and `base_url`.
+
+    Example:
+        >>> llm = InferenceEndpointsLLM(model_id="meta-llama/Llama-3.3-70B-Instruct")
+        >>> llm.model_name
+        'meta-llama/Llama-3.3-70B-Instruct'
+    """
+
+    key_variables: ClassVar[tuple[str, ...]] = ("HF_TOKEN",)
+    router_url: ClassVar[str] = "https://router.huggingface.co/v1"
+
+    form_first = ("model_id", "credentials", "generation_kwargs")
+
+    provider: Annotated[Literal["inference-endpoints"], Field(title="Provider")] = "inference-endpoints"  # pyright: ignore[reportIncompatibleVariableOverride]
+    model_id: Annotated[
+        str | None, Field(title="Model", description="On the Hub, answered by Inference Providers.")
+    ] = None
+    inference_provider: Annotated[
+        str,
+        Field(title="Inference provider", description="Its name, or auto, fastest or cheapest. With a model only."),
+    ] = "auto"
+    endpoint_name: Annotated[str | None, Field(title="Endpoint", description="An Inference Endpoint, by its name.")] = (
+        None
+    )
+    endpoint_namespace: Annotated[
+        str | None, Field(title="Endpoint's namespace", description="User or organisation. Empty: the key's user.")
+    ] = None
+    base_url: Annotated[
+        str | None, Field(title="Address", description="Of an endpoint or of another TGI, vLLM or SGLang server.")
+    ] = None
+    model_display_name: Annotated[
+        str | None, Field(title="Name in the rows", description="Empty: the model, the endpoint or the address.")
+    ] = None
+    credentials: Annotated[
+        str | None,
+        Field(title="Credentials", description="Name of an LLM credentials block. Empty: HF_TOKEN or `hf auth login`."),
+        Aside(),
+    ] = None
+    api_key: Annotated[
+        SecretStr | None,
+        Field(exclude=True, description="The key itself; better by `credentials` or environment."),
+        Aside(),
+    ] = None
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 120.0
+    start_timeout: Annotated[
+        int, Field(ge=0, title="Start timeout", description="Seconds to wait for an endpoint that starts."), Aside()
+    ] = 900
+
+    _server: Server | None = PrivateAttr(default=None)
+    _sessions: PerLoop[ClientSession] = PrivateAttr(default_factory=PerLoop)
+    _wants_grammar: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_model_as_model_id(cls, data: Any) -> Any:
+        """`model` is how distilabel's guide has it."""
+        if not (isinstance(data, Mapping) and "model" in data):
+            return cast("Any", data)
+        given = dict(cast("Mapping[str, Any]", data))
+        return {"model_id": given.pop("model"), **given}
+
+    @model_validator(mode="after")
+    def _check_there_is_one_place(self) -> Self:
+        given = [name for name in ("model_id", "endpoint_name", "base_url") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of model_id (Inference Providers), endpoint_name and base_url,"
+                f" got {' and '.join(given) or 'none'}"
+            )
+        if self.base_url and urlsplit(self.base_url).scheme not in {"http", "https"}:
+            raise ValueError(f"base_url has to begin with http:// or https://, got {self.base_url!r}")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        return self.model_display_name or self._place()
+
+    @property
+    def limit_key(self) -> Hashable:
+        key = self._server.key.get_secret_value() if self._server and self._server.key else None
+        return (self.provider, self._place(), self.inference_provider, self.endpoint_namespace, hash(key))
+
+    def load(self) -> None:
+        """Find the key and the server; wait for an endpoint that starts.
+
+        Raises:
+            AuthenticationError: there's no key.
+            LLMError: the endpoint doesn't exist, stands still, or doesn't start in time.
+        """
+        self._server = self._find_server()
+
+    def _place(self) -> str:
+        return self.model_id or self.endpoint_name or self.base_url or ""
+
+    def _find_server(self) -> Server:
+        if self.base_url:
+            key = self._key(self.base_url)
+            return Server(self.base_url, served_model(self.base_url, key), key)
+        key = self._key(self.router_url)
+        if key is None:
+            raise AuthenticationError(
+                f"{type(self).__name__} for {self._place()!r} has no key: set {' or '.join(self.key_variables)}, log in"
+                " with `hf auth login`, or name a credentials block in `credentials`"
+            )
+        if self.endpoint_name:
+            url = self._endpoint_url(self.endpoint_name, key)
+            return Server(url, served_model(url, key), key)
+        chosen = "" if self.inference_provider == "auto" else f":{self.inference_provider}"
+        return Server(self.router_url, f"{self.model_id}{chosen}", key)
+
+    def _key(self, url: str) -> SecretStr | None:
+        """The key. That of a login goes to Hugging Face only, not to any server."""
+        named = credentials_named(self.credentials) if self.credentials else None
+        key = self.api_key or (named.api_key if named else None) or key_from_environment(*self.key_variables)
+        if key is not None or not is_of_hugging_face(url):
+            return key
+        from huggingface_hub import get_token
+
+        token = get_token()
+        return SecretStr(token) if token else None
+
+    def _endpoint_url(self, name: str, key: SecretStr) -> str:
+        import httpx2
+        from huggingface_hub import get_inference_endpoint
+        from huggingface_hub.errors import HfHubHTTPError, InferenceEndpointError
+
+        try:
+            token = key.get_secret_value()
+            endpoint = get_inference_endpoint(name, namespace=self.endpoint_namespace, token=token)
+            if endpoint.status.value in STARTING:
+                wake(endpoint, token)
+                endpoint.wait(timeout=self.start_timeout)
+        except InferenceEndpointError as error:
+            raise LLMError(f"endpoint {name!r} didn't start (start_timeout={self.start_timeout}): {error}") from None
+        except HfHubHTTPError as error:
+            said = error.server_message or str(error).strip()
+            raise error_for_status(error.response.status_code, f"endpoint {name!r}: {said}") from None
+        except httpx2.HTTPError as error:
+            raise ConnectionFailedError(f"can't look up endpoint {name!r}: {type(error).__name__}: {error}") from None
+        if endpoint.url is None or endpoint.status.value != "running":
+            raise LLMError(
+                f"endpoint {name!r} is {endpoint.status.value!r}: start it at https://endpoints.huggingface.co"
+                " (it costs from then on), or name another one"
+            )
+        return endpoint.url
+
+    async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: Annotated[int | None, Field(ge=1, description="The most tokens of one answer.")] = None,
+        temperature: Annotated[
+            float | None, Field(ge=0, le=2, description="0: the likeliest answer; higher: more varied ones.")
+        ] = None,
+        top_p: Annotated[float | None, Field(ge=0, le=1, description="Sample from this share of probability.")] = None,
+        frequency_penalty: Annotated[float | None, Field(ge=-2, le=2, description="Against repeated words.")] = None,
+        presence_penalty: Annotated[
+            float | None, Field(ge=-2, le=2, description="Against words used before. Chats only.")
+        ] = None,
+        seed: Annotated[int | None, Field(description="For repeatable answers; counted on for further ones.")] = None,
+        stop: Annotated[str | list[str] | None, Field(description="Text at which an answer ends.")] = None,
+        stop_sequences: Annotated[list[str] | None, Field(description="The same, by distilabel's name.")] = None,
+        logprobs: Annotated[bool | None, Field(description="Return the log probabilities of the tokens.")] = None,
+        top_logprobs: Annotated[int | None, Field(ge=0, le=20, description="How many tokens at each place.")] = None,
+        logit_bias: Annotated[
+            dict[str, float] | None, Field(description="Token id to what is added to its logit. Chats only.")
+        ] = None,
+        top_k: Annotated[int | None, Field(ge=1, description="Sample from so many tokens. Bare prompts only.")] = None,
+        repetition_penalty: Annotated[
+            float | None, Field(gt=0, description="1: none. Bare prompts only.")
+        ] = None,
+        typical_p: Annotated[float | None, Field(gt=0, le=1, description="Typical decoding. Bare prompts only.")] = None,
+        do_sample: Annotated[bool | None, Field(description="Sample at all. Bare prompts only.")] = None,
+        return_full_text: Annotated[bool | None, Field(description="With the prompt. Bare prompts only.")] = None,
+        watermark: Annotated[bool | None, Field(description="Mark the text as made up. Bare prompts only.")] = None,
+        truncation: Annotated[
+            int | None, Field(ge=1, description="Cut the prompt to so many tokens. Bare prompts only.")
+        ] = None,
+        extra_body: Annotated[
+            dict[str, Any] | None, Field(description="Further fields of the request's body. Chats only.")
+        ] = None,
+        structured_output: JSONSchema | None = None,
+    ) -> GenerateOutput:
+        """Answer one chat or bare prompt, with one request per generation.
+
+        Raises:
+            LLMError: one of its kinds, by the server's answer.
+        """
+        given = {name: value for name, value in locals().items() if name not in {"self", "input", "num_generations"}}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        if "stop_sequences" in wanted:
+            wanted["stop"] = [*as_list(wanted.get("stop")), *wanted.pop("stop_sequences")]
+        seeds = [{} if seed is None else {"seed": seed + number} for number in range(num_generations)]
+        if self._server is None:
+            await asyncio.to_thread(self.load)
+        return combined(await asyncio.gather(*(self._answer(input, {**wanted, **each}) for each in seeds)))
+
+    async def _answer(self, given: FormattedInput, wanted: Mapping[str, Any]) -> GenerateOutput:
+        if isinstance(given, str):
+            return await self._answer_text(given, wanted)
+        return await self._answer_chat(cast("list[Any]", given), wanted)
+
+    async def _answer_chat(self, chat: list[Any], wanted: Mapping[str, Any]) -> GenerateOutput:
+        refuse(TEXT_ONLY, wanted, "a chat", "a bare prompt (or in extra_body, where the server takes it)")
+        server = self._found_server()
+        wants_grammar = self._wants_grammar
+        try:
+            answer, _ = await self._post(chat_url(server.url), self._chat_body(chat, wanted))
+            return parse_answer(answer, CHAT)
+        except BadRequestError as error:
+            # TGI before 3.3.5: https://github.com/huggingface/text-generation-inference/pull/3276
+            if wants_grammar or "missing field `value`" not in str(error):
+                raise
+            self._wants_grammar = True
+            return await self._answer_chat(chat, wanted)
+
+    def _chat_body(self, chat: list[Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        body = {NAMES_IN_CHATS.get(name, name): value for name, value in wanted.items()}
+        extra = cast("dict[str, Any]", body.pop("extra_body", {}))
+        if (schema := body.pop("structured_output", None)) is not None:
+            grammar = {"type": "json_object", "value": schema}
+            body["response_format"] = grammar if self._wants_grammar else response_format(schema)
+        return {"model": self._found_server().model, "messages": chat, **body, **extra}
+
+    async def _answer_text(self, prompt: str, wanted: Mapping[str, Any]) -> GenerateOutput:
+        refuse(CHAT_ONLY, wanted, "a bare prompt", "a chat")
+        if self.model_id:
+            raise BadRequestError(
+                f"Inference Providers take chats, got a bare prompt for model_id={self.model_id!r};"
+                " give a chat, or deploy the model and give endpoint_name or base_url"
+            )
+        parameters = {NAMES_IN_TEXTS.get(name, name): value for name, value in wanted.items() if name != "logprobs"}
+        if "stop" in parameters:
+            parameters["stop"] = as_list(parameters["stop"])
+        if (schema := parameters.pop("structured_output", None)) is not None:
+            parameters["grammar"] = {"type": "json", "value": schema}
+        body = {"inputs": prompt, "parameters": {**parameters, "details": True}, "stream": False}
+        answer, headers = await self._post(text_url(self._found_server().url), body)
+        return parse_text(answer, headers, with_logprobs=bool(wanted.get("logprobs")))
+
+    def _found_server(self) -> Server:
+        if self._server is None:
+            raise RuntimeError(f"{type(self).__name__} isn't loaded; call load() first")
+        return self._server
+
+    async def _post(self, url: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The answer and its headers."""
+        import aiohttp
+
+        session = self._sessions.get(self._new_session)
+        try:
+            async with session.post(url, data=orjson.dumps(body)) as response:
+                content = await response.read()
+        except TimeoutError:
+            raise RequestTimeoutError(f"no answer from {url} in {self.timeout:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionFailedError(
+                f"can't reach {url} ({type(error).__name__}: {error}); check the address and the network"
+            ) from None
+        if response.status >= 400:
+            raise error_from(response.status, response.headers, content)
+        return answer_in(content), response.headers
+
+    def _new_session(self) -> ClientSession:
+        import aiohttp
+
+        headers = {"Content-Type": "application/json", "User-Agent": "stillflow", **key_header(self._found_server().key)}
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
+            headers=headers,
+            trust_env=True,
+        )
+
+
+def as_list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def refuse(names: frozenset[str], wanted: Mapping[str, Any], kind: str, other: str) -> None:
+    """Raise BadRequestError where a parameter doesn't go with this kind of prompt."""
+    wrong = sorted(names & set(wanted))
+    if wrong:
+        raise BadRequestError(f"{', '.join(wrong)}: not for {kind}, only for {other}")
+
+
+def is_of_hugging_face(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return any(host == own or host.endswith(f".{own}") for own in HOSTS_OF_HUGGING_FACE)
+
+
+def key_header(key: SecretStr | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def chat_url(url: str) -> str:
+    """The address of chats: below /v1, whether or not `url` ends with it."""
+    root = url.rstrip("/")
+    if root.endswith("/chat/completions"):
+        return root
+    return f"{root}/chat/completions" if root.endswith("/v1") else f"{root}/v1/chat/completions"
+
+
+def text_url(url: str) -> str:
+    """The address of bare prompts: the server's root."""
+    return f"{chat_url(url).removesuffix('/v1/chat/completions')}/"
+
+
+def served_model(url: str, key: SecretStr | None) -> str:
+    """The model that a server lists first. TGI takes any name, others only their own."""
+    import httpx2
+
+    try:
+        listed = chat_url(url).replace("/chat/completions", "/models")
+        response = httpx2.get(listed, headers=key_header(key), timeout=10, follow_redirects=True)
+        return str(response.json()["data"][0]["id"])
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        return ANY_MODEL
+
+
+def wake(endpoint: InferenceEndpoint, token: str) -> None:
+    """An endpoint that was scaled to zero starts at the first request that comes in."""
+    import httpx2
+
+    if endpoint.url is not None:
+        with contextlib.suppress(httpx2.HTTPError):
+            httpx2.get(endpoint.url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+
+
+def parse_text(answer: Mapping[str, Any], headers: Mapping[str, str], *, with_logprobs: bool) -> GenerateOutput:
+    """The output from a TGI server's answer to a bare prompt. Raises InvalidResponseError."""
+    text = answer.get("generated_text")
+    if not isinstance(text, str):
+        raise InvalidResponseError(f"the server's answer has no `generated_text`: {short(answer)}")
+    details = cast("dict[str, Any]", answer.get("details") or {})
+    counts = [number_in(each) or 0 for each in (headers.get("x-prompt-tokens"), details.get("generated_tokens"))]
+    output = GenerateOutput(
+        generations=[text],
+        statistics=TokenCounts(input_tokens=[int(counts[0])], output_tokens=[int(counts[1])]),
+    )
+    if with_logprobs:
+        tokens = cast("list[dict[str, Any]]", details.get("tokens") or [])
+        places = cast("list[list[dict[str, Any]]]", details.get("top_tokens") or [[token] for token in tokens])
+        output["logprobs"] = [
+            [[Logprob(token=each["text"], logprob=each["logprob"]) for each in place] for place in places]
+        ]
+    return output
+
+
+def answer_in(content: bytes) -> dict[str, Any]:
+    """The JSON object of an answer; the first of a list, as TGI sends it. Raises InvalidResponseError."""
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise InvalidResponseError(f"the server's answer isn't JSON: {short(content)}") from None
+    if isinstance(answer, list) and answer:
+        answer = cast("list[Any]", answer)[0]
+    if not isinstance(answer, dict):
+        raise InvalidResponseError(f"the server's answer isn't a JSON object: {short(content)}")
+    return cast("dict[str, Any]", answer)
+
+
+def error_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMError:
+    """The error for a refusal, in any of the shapes that the router, TGI, vLLM and the proxies give it."""
+    try:
+        body = answer_in(content)
+    except InvalidResponseError:
+        body = {"error": content.decode("utf-8", "replace").strip()[:500]}
+    problem = body.get("error")
+    inner = cast("dict[str, Any]", problem) if isinstance(problem, dict) else body
+    said = str(inner.get("message") or cast("object", problem) or body.get("detail") or short(body))
+    if status < 500 and TOO_LONG.search(said):
+        return ContextLengthError(said)
+    # A generation that failed on the server's side has 424 at TGI.
+    status = 500 if body.get("error_type") == "generation" else status
+    wait = number_in(headers.get("Retry-After")) or number_in(body.get("estimated_time"))
+    return error_for_status(status, said, code=str(inner.get("code") or ""), retry_after=wait)
+
+
+def number_in(value: object) -> float | None:
+    """The number that a header or a field holds, if it holds one that can be a count or a time."""
+    try:
+        number = float(cast("Any", value))
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

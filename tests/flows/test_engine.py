@@ -1,0 +1,324 @@
+"""The engine on graphs of rows, outside of any Prefect run: order, failures, resuming, caching, joins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows.engine import PipelineError
+from flows.results import TooManyFailedRowsError, collect
+from flows.rows import load
+from llms import AuthenticationError, ConnectionFailedError, OpenAILLM
+from llms.local_provider import FaultRule, LocalProvider
+from tasks import GlobalStep, Step, StepInput, StepOutput, TextGeneration
+
+PROMPTS = [{"instruction": f"Tell me about number {number}."} for number in range(20)]
+
+
+def generation(**options: Any) -> TextGeneration:
+    llm_options = options.pop("llm_options", {})
+    return TextGeneration(llm=OpenAILLM(model="test-model", **llm_options), **options)
+
+
+class Shout(Step):
+    """Upper case."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["generation"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["shouted"]
+
+    def process(self, *inputs: StepInput) -> StepOutput:
+        yield [{**row, "shouted": row["generation"].upper()} for row in inputs[0]]
+
+
+class Count(GlobalStep):
+    """How many rows there are."""
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["count"]
+
+    def process(self, *inputs: StepInput) -> StepOutput:
+        yield [{**row, "count": len(inputs[0])} for row in inputs[0]]
+
+
+def test_every_row_gets_its_own_answer_in_order(provider: LocalProvider, storage: Path) -> None:
+    provider.set(latency=(0.0, 0.05), answers={r"number (?P<n>\d+)": "it is (n)"})
+    provider.set(answers={f"number {n}\\.": f"answer {n}" for n in range(20)})
+
+    dataset = collect(generation().map(load(PROMPTS, shard_rows=7)))
+
+    assert dataset["instruction"][:] == [row["instruction"] for row in PROMPTS]
+    assert dataset["generation"][:] == [f"answer {n}" for n in range(20)]
+    assert set(dataset["model_name"]) == {"test-model"}
+
+
+def test_an_unchanged_rerun_sends_nothing(provider: LocalProvider, storage: Path) -> None:
+    first = collect(generation().map(load(PROMPTS, shard_rows=7)))
+    provider.clear()
+
+    second = collect(generation().map(load(PROMPTS, shard_rows=7)))
+
+    assert provider.requests == []
+    assert second.to_list() == first.to_list()
+
+
+def test_a_source_that_grew_is_paid_only_for_what_is_new(provider: LocalProvider, storage: Path) -> None:
+    collect(generation().map(load(PROMPTS[:10], shard_rows=7)))
+    provider.clear()
+
+    collect(generation().map(load(PROMPTS, shard_rows=7)))
+
+    asked = [request.body["messages"][0]["content"] for request in provider.requests]
+    assert sorted(asked) == sorted(row["instruction"] for row in PROMPTS[10:])
+
+
+def test_without_the_cache_everything_is_asked_anew(provider: LocalProvider, storage: Path) -> None:
+    collect(generation().map(load(PROMPTS)))
+    provider.clear()
+
+    collect(generation().map(load(PROMPTS, use_cache=False)))
+
+    assert len(provider.requests) == len(PROMPTS)
+
+
+def test_equal_rows_are_asked_separately_also_in_different_shards(provider: LocalProvider, storage: Path) -> None:
+    same = [{"instruction": "Say something."}] * 6
+
+    dataset = collect(generation().map(load(same, shard_rows=2)))
+
+    assert len(provider.requests) == 6
+    assert len(dataset) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"system_prompt": "Be brief."},
+        {"llm_options": {"generation_kwargs": {"temperature": 0.5}}},
+        {"template": "Please: {{ instruction }}"},
+    ],
+    ids=["system prompt", "temperature", "template"],
+)
+def test_a_changed_setting_asks_again(provider: LocalProvider, storage: Path, change: dict[str, Any]) -> None:
+    collect(generation().map(load(PROMPTS)))
+    provider.clear()
+
+    collect(generation(**change).map(load(PROMPTS)))
+
+    assert len(provider.requests) == len(PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "llm_options",
+    [{"max_concurrent_requests": 3}, {"max_retries": 1}, {"timeout": 5}, {"api_key": "another"}],
+    ids=["concurrency", "retries", "timeout", "key"],
+)
+def test_what_only_says_how_fast_or_with_which_key_does_not_ask_again(
+    provider: LocalProvider, storage: Path, llm_options: dict[str, Any]
+) -> None:
+    collect(generation().map(load(PROMPTS)))
+    provider.clear()
+
+    collect(generation(llm_options=llm_options).map(load(PROMPTS)))
+
+    assert provider.requests == []
+
+
+def test_a_changed_judge_asks_only_the_judge_again(provider: LocalProvider, storage: Path) -> None:
+    def run(judge_prompt: str) -> None:
+        judge = TextGeneration(name="judge", llm=OpenAILLM(model="judge"), template=judge_prompt, columns=["generation"])
+        judge = judge.merged({"output_mappings": {"generation": "verdict"}})
+        collect(judge.map(generation().map(load(PROMPTS))))
+
+    run("Is this good? {{ generation }}")
+    provider.clear()
+    run("Is this very good? {{ generation }}")
+
+    assert {request.body["model"] for request in provider.requests} == {"judge"}
+    assert len(provider.requests) == len(PROMPTS)
+
+
+def test_a_failed_row_keeps_its_reason_and_the_others_are_answered(provider: LocalProvider, storage: Path) -> None:
+    provider.set(faults=[FaultRule(match="number 3\\.", status=400, message="no numbers of this kind")])
+
+    dataset = collect(Shout().map(generation().map(load(PROMPTS))), max_failed_rows=1)
+
+    bad = dataset[3]
+    assert bad["generation"] is None
+    assert bad["shouted"] is None
+    assert bad["distilabel_metadata"]["error_text_generation"]["type"] == "BadRequestError"
+    assert "no numbers of this kind" in bad["distilabel_metadata"]["error_text_generation"]["message"]
+    assert all(row["shouted"] == row["generation"].upper() for row in dataset if row["generation"])
+    assert [row["instruction"] for row in dataset] == [row["instruction"] for row in PROMPTS]
+
+
+def test_too_many_failed_rows_fail_the_run_and_a_retry_sends_only_them(provider: LocalProvider, storage: Path) -> None:
+    provider.set(faults=[FaultRule(match="number [3-5]\\.", status=400, message="not these")])
+    with pytest.raises(TooManyFailedRowsError, match=r"(?s)3 of 20 rows failed.*3 × text_generation: BadRequestError.*not these"):
+        collect(generation().map(load(PROMPTS, shard_rows=7)))
+    provider.set(faults=[])
+    provider.clear()
+
+    dataset = collect(generation().map(load(PROMPTS, shard_rows=7)))
+
+    assert sorted(request.body["messages"][0]["content"][-2] for request in provider.requests) == ["3", "4", "5"]
+    assert None not in dataset["generation"][:]
+
+
+def test_a_wrong_key_ends_the_run_with_one_error(provider: LocalProvider, storage: Path) -> None:
+    provider.set(api_key="right")
+
+    with pytest.raises(AuthenticationError, match="refuses the key"):
+        collect(generation(llm_options={"api_key": "wrong"}).map(load(PROMPTS)))
+
+    assert len(provider.requests) <= 40
+
+
+def test_an_unreachable_provider_ends_the_run_with_one_error(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+    with pytest.raises(ConnectionFailedError, match=r"can't reach http://127.0.0.1:9/v1"):
+        collect(generation(llm_options={"max_retries": 1}).map(load(PROMPTS)))
+
+
+def test_what_was_answered_before_a_fatal_error_is_not_asked_again(provider: LocalProvider, storage: Path) -> None:
+    provider.set(latency=0.02, faults=[FaultRule(after=8, status=401, message="key revoked")])
+    options = {"max_concurrent_requests": 2}
+    with pytest.raises(AuthenticationError):
+        collect(generation(llm_options=options).map(load(PROMPTS)))
+    answered = {r.body["messages"][0]["content"] for r in provider.requests if r.status == 200}
+    provider.set(faults=[])
+    provider.clear()
+
+    collect(generation(llm_options=options).map(load(PROMPTS)))
+
+    asked = {request.body["messages"][0]["content"] for request in provider.requests}
+    assert len(answered) >= 8
+    assert not asked & answered
+
+
+def test_a_missing_column_is_said_before_anything_is_sent(provider: LocalProvider, storage: Path) -> None:
+    with pytest.raises(PipelineError, match=r"text_generation .* needs the column 'instruction'; there are: prompt\..*input_mappings"):
+        collect(generation().map(load([{"prompt": "hello"}])))
+
+    assert provider.requests == []
+
+
+def test_a_column_missing_further_down_is_said_before_anything_is_sent(provider: LocalProvider, storage: Path) -> None:
+    second = TextGeneration(name="second", llm=OpenAILLM(model="m"), template="{{ summary }}", columns=["summary"])
+
+    with pytest.raises(PipelineError, match="second .* needs the column 'summary'"):
+        collect(second.map(generation().map(load(PROMPTS))))
+
+    assert provider.requests == []
+
+
+def test_no_rows_is_an_error_that_names_the_source(provider: LocalProvider, storage: Path) -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        collect(generation().map(load([])))
+
+
+def test_mappings_rename_the_right_rows_with_several_generations(provider: LocalProvider, storage: Path) -> None:
+    rows = [{"question": f"Q{n}", "instruction": f"kept {n}"} for n in range(3)]
+    task = generation(input_mappings={"instruction": "question"}, output_mappings={"generation": "reply"}, num_generations=2)
+
+    dataset = collect(task.map(load(rows)))
+
+    assert dataset["question"][:] == ["Q0", "Q0", "Q1", "Q1", "Q2", "Q2"]
+    assert dataset["instruction"][:] == ["kept 0", "kept 0", "kept 1", "kept 1", "kept 2", "kept 2"]
+    assert all(dataset["reply"][:])
+    assert "generation" not in dataset.column_names
+
+
+def test_metadata_of_an_earlier_task_is_kept(provider: LocalProvider, storage: Path) -> None:
+    second = TextGeneration(name="second", llm=OpenAILLM(model="m"), template="{{ generation }}", columns=["generation"])
+
+    metadata = collect(second.map(generation().map(load(PROMPTS[:2]))))[0]["distilabel_metadata"]
+
+    assert {"raw_output_text_generation", "raw_output_second", "statistics_text_generation", "statistics_second"} <= set(metadata)
+    assert metadata["raw_input_second"][0]["content"] == metadata["raw_output_text_generation"]
+
+
+def test_two_uses_of_one_task_are_two_steps(provider: LocalProvider, storage: Path) -> None:
+    task = generation()
+    source = load(PROMPTS[:2])
+    first, second = task.map(source), task.map(source)
+
+    collect(first)
+    collect(second)
+
+    assert [rows.node.name for rows in (first, second)] == ["text_generation", "text_generation-2"]
+    assert len(provider.requests) == 4
+
+
+def test_a_global_step_sees_all_rows(provider: LocalProvider, storage: Path) -> None:
+    dataset = collect(Count().map(load(PROMPTS, shard_rows=3)))
+
+    assert set(dataset["count"]) == {20}
+
+
+def test_two_branches_join_row_by_row(provider: LocalProvider, storage: Path) -> None:
+    from tasks import GroupColumns
+
+    source = load(PROMPTS, shard_rows=6)
+    one = TextGeneration(name="one", llm=OpenAILLM(model="model-a")).map(source)
+    two = TextGeneration(name="two", llm=OpenAILLM(model="model-b")).map(source)
+
+    joined = collect(GroupColumns(columns=["generation", "model_name"]).map(one, two))
+
+    assert [row["instruction"] for row in joined] == [row["instruction"] for row in PROMPTS]
+    assert all(names == ["model-a", "model-b"] for names in joined["grouped_model_name"])
+
+
+def test_shards_with_different_columns_make_one_dataset(storage: Path) -> None:
+    rows = [{"a": 1}, {"a": 2, "b": {"x": 1}}, {"a": None, "b": {"y": "z"}}, {"a": 2.5, "c": []}]
+
+    dataset = collect(load(rows, shard_rows=1))
+
+    assert dataset["a"][:] == [1.0, 2.0, None, 2.5]
+    assert dataset[2]["b"] == {"x": None, "y": "z"}
+
+
+def test_a_damaged_shard_is_made_again_from_the_journal_or_refused_never_passed_on(
+    provider: LocalProvider, storage: Path
+) -> None:
+    collect(generation().map(load(PROMPTS)))
+    (shard,) = storage.glob("steps/**/*.parquet")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(bytes(content[:-20]))
+
+    dataset = collect(generation(system_prompt=None).map(load(PROMPTS)))
+
+    assert len(dataset) == 20
+    assert None not in dataset["generation"][:]
+
+
+def test_a_key_is_nowhere_in_the_storage(provider: LocalProvider, storage: Path) -> None:
+    collect(generation(llm_options={"api_key": "sk-very-secret"}).map(load(PROMPTS)))
+
+    assert not [path for path in storage.rglob("*") if path.is_file() and b"sk-very-secret" in path.read_bytes()]
+
+
+def test_the_prompts_of_a_cut_journal_are_asked_again_and_no_others(provider: LocalProvider, storage: Path) -> None:
+    provider.set(faults=[FaultRule(match="number 19\\.", status=400)])
+    collect(generation().map(load(PROMPTS)), max_failed_rows=1)
+    (journal,) = storage.glob("steps/**/*.journal")
+    lines = [line for line in journal.read_bytes().split(b"\n") if line]
+    journal.write_bytes(b"\n".join(lines[:5]) + b"\n" + lines[5][:40])
+    kept = {json.loads(line[9:])["k"] for line in lines[:5]}
+    provider.set(faults=[])
+    provider.clear()
+
+    dataset = collect(generation().map(load(PROMPTS)))
+
+    assert len(kept) == 5
+    assert len(provider.requests) == 15
+    assert None not in dataset["generation"][:]
