@@ -9,9 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.loaders import Source
-    from tasks.savers import Target
-
     from flows.credentials import LLMCredentials
     from flows.engine import PipelineError
     from flows.parameters import Flow, flow
@@ -22,6 +19,8 @@ if TYPE_CHECKING:
     from flows.rows import Rows, load
     from flows.shards import ShardError
     from flows.storage import StorageError
+    from tasks.loaders import Source
+    from tasks.savers import Target
 
 _homes = {
     "Flow": "flows.parameters",

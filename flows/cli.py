@@ -77,9 +77,10 @@ def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | 
 
 def flow_named(name: str) -> Flow[..., Any]:
     """A ready-made flow by its name, or any by its import path. Raises click.BadParameter."""
-    from llms.parameters import unknown_name_message
     from prefect import Flow as PrefectFlow
     from prefect.flows import load_flow_from_entrypoint
+
+    from llms.parameters import unknown_name_message
 
     path = READY_MADE.get(name, (name, ""))[0]
     if ":" not in path:
@@ -97,9 +98,8 @@ def flow_named(name: str) -> Flow[..., Any]:
 
 def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str, Any]:
     """Parameters from a file, with those of the command line on top. Raises ParameterError."""
-    from llms.parameters import ParameterError
-
     from flows.parameters import over_mapping
+    from llms.parameters import ParameterError
 
     given = read_config(config) if config else {}
     for argument in arguments:
@@ -116,6 +116,7 @@ def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str
 def read_config(path: str) -> dict[str, Any]:
     """Parameters from a JSON or YAML file. Raises ParameterError."""
     import yaml
+
     from llms.parameters import ParameterError, short
 
     try:

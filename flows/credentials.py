@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llms.credentials import Credentials, use_credentials_store
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from pydantic import Field, SecretStr
+
+from llms.credentials import Credentials, use_credentials_store
 
 
 class LLMCredentials(Block):

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
-from llms.base import AsyncLLM
-from llms.loop import run_async
-from llms.typing import FormattedInput, GenerateOutput, TokenCounts
-from tasks.step import GeneratorStep, GlobalStep, Step, failure_in
-from tasks.task import Task
-from tasks.typing import Row
 
 from flows.digest import digest, digest_of_rows
 from flows.journal import Entries, Journal
-from flows.rows import Node, Stream
 from flows.log import run_logger
 from flows.report import progress_line
+from flows.rows import Node, Stream
 from flows.run import Run, progress_listener
 from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
+from llms.base import AsyncLLM
+from llms.loop import run_async
+from llms.typing import FormattedInput, GenerateOutput, TokenCounts
+from tasks.base import Task
+from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in
+from tasks.typing import Row
 
 PROGRESS_SECONDS = 10.0
 LISTENER_SECONDS = 0.25
@@ -248,7 +248,7 @@ def step_folder(run: Run, step: Step, *parts: str) -> str:
 def apply_step(step: Step, inputs: Sequence[list[Row]]) -> list[Row]:
     """A step over whole rows. Rows that failed before aren't shown to it; they are put back in their places."""
     failed = {place for rows in inputs for place, row in enumerate(rows) if failure_in(row) is not None}
-    if not failed:
+    if not failed or step.takes_failed_rows:
         return step.apply(*inputs)
     good = [[row for place, row in enumerate(rows) if place not in failed] for rows in inputs]
     made = step.apply(*good) if good[0] else []
@@ -275,9 +275,7 @@ async def _answer_shard(node: Node, task: Task, path: str, rows: list[Row]) -> S
         made = await run_async(session.answer(rows))
     finally:
         await asyncio.to_thread(journal.close)
-    ref = await asyncio.to_thread(
-        write_shard, run.storage, path, made, attempt=run.attempt, work=session.work
-    )
+    ref = await asyncio.to_thread(write_shard, run.storage, path, made, attempt=run.attempt, work=session.work)
     if ref.failed:
         _count_reasons(node, made)
     elif len(rows) >= run.shard_rows:
@@ -504,5 +502,3 @@ async def _report(run: Run) -> None:
             waited = 0.0
             for progress in run.progress.values():
                 run_logger().info(progress_line(progress))
-
-

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from llms.typing import GenerateOutput
 
 from flows.storage import STORAGE_VARIABLE, Storage, StorageError
+from llms.typing import GenerateOutput
 
 logger = logging.getLogger(__name__)
 

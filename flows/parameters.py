@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 
-from llms.errors import LLMError
-from llms.parameters import Configurable, ParameterError, merged_value, special_model, variants_in
 from prefect import Flow as PrefectFlow
 from prefect.flow_engine import BaseFlowRunEngine
 from prefect.states import Failed
 from prefect.utilities.callables import parameter_schema
+
+from llms.errors import LLMError
+from llms.parameters import Configurable, ParameterError, merged_value, special_model, variants_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -188,18 +189,24 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
 
 def clear_errors() -> tuple[type[Exception], ...]:
     """The errors whose message says what was wrong and what to do."""
-    from tasks.loaders import SourceError
-    from tasks.savers import TargetError
-
     from flows.engine import PipelineError
     from flows.results import TooManyFailedRowsError
     from flows.shards import ShardError
     from flows.storage import StorageError
+    from tasks.loaders import SourceError
+    from tasks.savers import TargetError
 
-    return (LLMError, ParameterError, PipelineError, ShardError, SourceError, StorageError, TargetError, TooManyFailedRowsError)
+    return (
+        LLMError,
+        ParameterError,
+        PipelineError,
+        ShardError,
+        SourceError,
+        StorageError,
+        TargetError,
+        TooManyFailedRowsError,
+    )
 
 
 def failed_state(error: Exception) -> Any:
     return Failed(name=type(error).__name__.removesuffix("Error"), message=str(error), data=error)
-
-

@@ -12,10 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
-from llms.typing import FormattedInput
 from pydantic import Field
-from tasks.savers import Saver
-from tasks.step import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 
 from flows.engine import PipelineError, check_columns
 from flows.parameters import Flow
@@ -24,6 +21,9 @@ from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
 from flows.run import SHARD_ROWS, Limits, limits_of_run, named, run_for
+from llms.typing import FormattedInput
+from tasks.savers import Saver
+from tasks.steps import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -269,9 +269,7 @@ class Pipeline:
 
         order = self._order()
         keyword = inspect.Parameter.KEYWORD_ONLY
-        shown = [
-            inspect.Parameter(name, keyword, default=steps[name], annotation=type(steps[name])) for name in order
-        ]
+        shown = [inspect.Parameter(name, keyword, default=steps[name], annotation=type(steps[name])) for name in order]
         run_pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 *shown,
@@ -287,7 +285,9 @@ class Pipeline:
         return Flow(run_pipeline, name=self.name)
 
     def _document(self, order: Sequence[str]) -> str:
-        lines = [f"    {name}: {(inspect.getdoc(type(self.steps[name])) or '').partition(chr(10))[0]}" for name in order]
+        lines = [
+            f"    {name}: {(inspect.getdoc(type(self.steps[name])) or '').partition(chr(10))[0]}" for name in order
+        ]
         lines.append("    use_cache: Take answers of earlier runs with the same requests.")
         lines.append("    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.")
         return f"{self.description or self.name}\n\nArgs:\n" + "\n".join(lines)

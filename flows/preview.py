@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from flows.run import Limits, Run, limits_of_run, run_started
 from llms.parameters import ParameterError, unknown_name_message
 from llms.typing import FormattedInput
-
-from flows.run import Limits, Run, limits_of_run, run_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

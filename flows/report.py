@@ -55,7 +55,18 @@ def failures(run: Run) -> list[tuple[str, str, str, int]]:
 
 def report_markdown(run: Run, saved: Sequence[str]) -> str:
     """The run as a page for the Prefect UI."""
-    header = ["Step", "Rows in", "Rows out", "Failed", "Requests", "Sent now", "Input tokens", "Output tokens", "Shards", "Cached"]
+    header = [
+        "Step",
+        "Rows in",
+        "Rows out",
+        "Failed",
+        "Requests",
+        "Sent now",
+        "Input tokens",
+        "Output tokens",
+        "Shards",
+        "Cached",
+    ]
     rows = [
         [
             progress.name,

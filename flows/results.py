@@ -8,13 +8,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llms.parameters import import_path
-from tasks.card import RunRecord, StepRecord, dataset_card
-from tasks.savers import Saver
-from tasks.step import Step, digest_of_text
-from tasks.task import Task
-from tasks.templates import template_source
-
 from flows.digest import digest
 from flows.engine import execute
 from flows.log import run_logger
@@ -23,6 +16,12 @@ from flows.rows import Node, Rows
 from flows.run import Run, parameters_of
 from flows.shards import ShardRef, read_table, unified_schema
 from flows.storage import Storage
+from llms.parameters import import_path
+from tasks.base import Task
+from tasks.card import RunRecord, StepRecord, dataset_card
+from tasks.savers import Saver
+from tasks.steps import Step, digest_of_text
+from tasks.templates import template_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +55,9 @@ def save(rows: Rows, target: Saver, *, max_failed_rows: float = MAX_FAILED_ROWS)
     Raises:
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
     """
-    return _await_or_run(_only(finish({rows.node.name: rows}, {rows.node.name: target}, max_failed_rows=max_failed_rows)))
+    return _await_or_run(
+        _only(finish({rows.node.name: rows}, {rows.node.name: target}, max_failed_rows=max_failed_rows))
+    )
 
 
 def collect(rows: Rows, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
@@ -156,7 +157,9 @@ def fitted(table: Any, schema: Any) -> Any:
     import pyarrow as pa
 
     columns = [
-        table.column(each.name).cast(each.type) if each.name in table.column_names else pa.nulls(table.num_rows, each.type)
+        table.column(each.name).cast(each.type)
+        if each.name in table.column_names
+        else pa.nulls(table.num_rows, each.type)
         for each in schema
     ]
     return pa.table(columns, schema=schema)
@@ -241,7 +244,9 @@ async def _publish(run: Run) -> None:
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is not None:
-        await acreate_markdown_artifact(report_markdown(run, run.saved), key="run-report", description="Steps, tokens, failures")
+        await acreate_markdown_artifact(
+            report_markdown(run, run.saved), key="run-report", description="Steps, tokens, failures"
+        )
 
 
 def _await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.step import Step
+from tasks.steps import Step
 
 
 class RoutingBatchFunction:

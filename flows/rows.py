@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from tasks.step import GeneratorStep, Step
-
 from flows.run import SHARD_ROWS, Run, named, run_for
 from flows.shards import ShardRef
+from tasks.steps import GeneratorStep, Step
 
 Router = Callable[[list[str]], list[str]]
 """Chooses, for a shard, some of the successors by their names."""

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from llms.parameters import Configurable
-from tasks.step import Step
-
 from flows.shards import ShardRef, Work
 from flows.storage import Storage, storage_at
+from llms.parameters import Configurable
+from tasks.steps import Step
 
 if TYPE_CHECKING:
     from flows.rows import Node

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from tasks.step import failure_in
-from tasks.typing import Row
 
 from flows.digest import digest_of_rows
 from flows.storage import Storage
+from tasks.steps import failure_in
+from tasks.typing import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,9 @@ class ShardRef:
     work: Work = field(default_factory=Work)
 
 
-def write_shard(storage: Storage, path: str, rows: list[Row], *, attempt: str = "", work: Work | None = None) -> ShardRef:
+def write_shard(
+    storage: Storage, path: str, rows: list[Row], *, attempt: str = "", work: Work | None = None
+) -> ShardRef:
     """Write rows as a shard, whole or not at all.
 
     Raises:
@@ -132,7 +134,9 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             array = pa.array(values)
-            arrays.append(pa.array([_without_empty(value) for value in values]) if _has_empty_struct(array.type) else array)
+            arrays.append(
+                pa.array([_without_empty(value) for value in values]) if _has_empty_struct(array.type) else array
+            )
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             kinds = sorted({type(value).__name__ for value in values if value is not None})
             raise ShardError(

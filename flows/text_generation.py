@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from llms import OpenAILLM
 from pydantic import Field
-from tasks import LoadDataFromFileSystem, SaveToDisk, TextGeneration
-from tasks.loaders import Source
-from tasks.savers import Target
 
 from flows.parameters import flow
 from flows.results import MAX_FAILED_ROWS, save
 from flows.rows import load
+from llms import OpenAILLM
+from tasks import LoadDataFromFileSystem, SaveToDisk, TextGeneration
+from tasks.loaders import Source
+from tasks.savers import Target
 
 
 @flow(name="text-generation")

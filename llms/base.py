@@ -32,9 +32,9 @@ class LLM(Configurable, ABC):
     form_first = ("model",)
     form_last = ("provider",)
 
-    provider: Annotated[
-        str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")
-    ] = ""
+    provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = (
+        ""
+    )
     generation_kwargs: Annotated[
         dict[str, Any],
         Field(title="Generation parameters", description="Sent with every request. Empty: the provider's default."),
@@ -190,7 +190,9 @@ class LLM(Configurable, ABC):
     def _check_generation_kwargs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        given = {name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None and each != {}}
+        given = {
+            name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None and each != {}
+        }
         arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
         known = frozenset(arguments.model_fields)
         for name in given:
@@ -306,9 +308,7 @@ class _Pending:
             loop.call_soon_threadsafe(_resolve, self.output, value)
 
 
-def _alike(
-    batch: list[_Pending], schema: JSONSchema | None
-) -> list[tuple[int, JSONSchema | None, list[_Pending]]]:
+def _alike(batch: list[_Pending], schema: JSONSchema | None) -> list[tuple[int, JSONSchema | None, list[_Pending]]]:
     """The batch in groups that one call of `generate` can answer."""
     groups: list[tuple[int, JSONSchema | None, list[_Pending]]] = []
     for each in batch:

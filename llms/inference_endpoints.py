@@ -134,7 +134,7 @@ class InferenceEndpointsLLM(AsyncLLM):
         if len(given) != 1:
             raise ValueError(
                 "give exactly one of model_id (Inference Providers), endpoint_name and base_url,"
-                f" got {' and '.join(given) or 'none'}"
+                f" got {' and '.join(given) or 'none'} (an empty text counts as not given)"
             )
         if self.base_url and urlsplit(self.base_url).scheme not in {"http", "https"}:
             raise ValueError(f"base_url has to begin with http:// or https://, got {self.base_url!r}")
@@ -235,10 +235,10 @@ class InferenceEndpointsLLM(AsyncLLM):
             dict[str, float] | None, Field(description="Token id to what is added to its logit. Chats only.")
         ] = None,
         top_k: Annotated[int | None, Field(ge=1, description="Sample from so many tokens. Bare prompts only.")] = None,
-        repetition_penalty: Annotated[
-            float | None, Field(gt=0, description="1: none. Bare prompts only.")
+        repetition_penalty: Annotated[float | None, Field(gt=0, description="1: none. Bare prompts only.")] = None,
+        typical_p: Annotated[
+            float | None, Field(gt=0, le=1, description="Typical decoding. Bare prompts only.")
         ] = None,
-        typical_p: Annotated[float | None, Field(gt=0, le=1, description="Typical decoding. Bare prompts only.")] = None,
         do_sample: Annotated[bool | None, Field(description="Sample at all. Bare prompts only.")] = None,
         return_full_text: Annotated[bool | None, Field(description="With the prompt. Bare prompts only.")] = None,
         watermark: Annotated[bool | None, Field(description="Mark the text as made up. Bare prompts only.")] = None,
@@ -320,11 +320,13 @@ class InferenceEndpointsLLM(AsyncLLM):
         try:
             async with session.post(url, data=orjson.dumps(body)) as response:
                 content = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise ConnectionFailedError(f"can't reach {url} ({error}); check the address and the network") from None
         except TimeoutError:
             raise RequestTimeoutError(f"no answer from {url} in {self.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionFailedError(
-                f"can't reach {url} ({type(error).__name__}: {error}); check the address and the network"
+            raise InvalidResponseError(
+                f"the connection to {url} was cut before the answer was there ({error!r})"
             ) from None
         if response.status >= 400:
             raise error_from(response.status, response.headers, content)
@@ -333,7 +335,11 @@ class InferenceEndpointsLLM(AsyncLLM):
     def _new_session(self) -> ClientSession:
         import aiohttp
 
-        headers = {"Content-Type": "application/json", "User-Agent": "stillflow", **key_header(self._found_server().key)}
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "stillflow",
+            **key_header(self._found_server().key),
+        }
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=self.timeout),

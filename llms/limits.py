@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
@@ -29,7 +28,6 @@ CUT = 0.7
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 RETRIES_BEFORE_FIRST_CONTACT = 3
-BROKEN_SECONDS = 2.0
 
 
 @dataclass
@@ -45,7 +43,9 @@ class Limiter:
     """Whether the provider ever answered: one that never did isn't waited for as long."""
     _growing: bool = True
     _episode_ends: int = 0
-    _broken: tuple[LLMError, float] | None = None
+    breaks: int = 0
+    """How often the circuit broke."""
+    broken_by: LLMError | None = None
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque[asyncio.Future[None]])
 
     def __post_init__(self) -> None:
@@ -55,10 +55,8 @@ class Limiter:
         """Wait for a place. Returns the number of the request, for `refused`.
 
         Raises:
-            LLMError: the circuit is broken.
+            LLMError: the circuit broke meanwhile.
         """
-        if self._broken is not None and time.monotonic() < self._broken[1]:
-            raise self._broken[0]
         if self.in_flight >= int(self.allowed) or self._waiting:
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(place)
@@ -96,8 +94,9 @@ class Limiter:
         self._leave()
 
     def break_circuit(self, error: LLMError) -> None:
-        """Nothing can succeed for now: fail what waits, and what comes in the next seconds, with `error`."""
-        self._broken = (error, time.monotonic() + BROKEN_SECONDS)
+        """Nothing can succeed for now: every request that waits or is to be sent again fails with `error`."""
+        self.breaks += 1
+        self.broken_by = error
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -127,8 +126,10 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
     Raises:
         LLMError: the last failure, when it is final or `max_retries` are spent.
     """
-    retries = 0
+    retries, breaks = 0, limiter.breaks
     while True:
+        if limiter.breaks > breaks and limiter.broken_by is not None:
+            raise limiter.broken_by
         number = await limiter.acquire()
         try:
             answer = await request()
@@ -136,6 +137,8 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
             limiter.refused(number)
             failure: LLMError = error
         except LLMError as error:
+            if error.fatal and is_last(error, retries, limiter, max_retries):
+                limiter.break_circuit(error)
             limiter.failed()
             failure = error
         except BaseException:
@@ -144,14 +147,17 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
         else:
             limiter.succeeded()
             return answer
-        if not failure.retryable or retries >= allowed_retries(failure, limiter, max_retries):
-            if failure.fatal:
-                limiter.break_circuit(failure)
+        if is_last(failure, retries, limiter, max_retries):
             raise failure
         wait = delay(retries, failure.retry_after)
         logger.debug("%s: %s; again in %.1f s", type(failure).__name__, failure, wait)
         await asyncio.sleep(wait)
         retries += 1
+
+
+def is_last(failure: LLMError, retries: int, limiter: Limiter, max_retries: int) -> bool:
+    """Whether a request that failed, after so many retries, isn't sent again."""
+    return not failure.retryable or retries >= allowed_retries(failure, limiter, max_retries)
 
 
 def allowed_retries(failure: LLMError, limiter: Limiter, max_retries: int) -> int:

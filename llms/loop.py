@@ -78,6 +78,12 @@ class PerLoop(Generic[C]):
             client = self._clients[loop] = make()
         return client
 
+    def __eq__(self, other: object) -> bool:
+        """Connections make no difference between two models, and don't travel with one."""
+        return isinstance(other, PerLoop)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
     def __reduce__(self) -> tuple[type[PerLoop[C]], tuple[()]]:
         return (type(self), ())
 

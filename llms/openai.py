@@ -94,7 +94,7 @@ class OpenAILLM(OfflineBatchLLM):
     ] = None
     organization: Annotated[str, Field(title="Organization", description="Empty: the key's own."), Aside()] = ""
     default_headers: Annotated[
-        dict[str, str] | None, Field(exclude=True, description="Headers for every request."), Aside()
+        dict[str, str] | None, Field(exclude=True, repr=False, description="Headers for every request."), Aside()
     ] = None
     timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 120.0
 
@@ -276,14 +276,8 @@ class OpenAILLM(OfflineBatchLLM):
             return error_for_status(
                 error.status_code, _message(error), code=error.code or "", retry_after=_retry_after(headers)
             )
-        if isinstance(error, openai.APITimeoutError):
-            return RequestTimeoutError(f"no answer from {self.url()} in {self.timeout:g} s")
         if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__
-            why = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
-            return ConnectionFailedError(
-                f"can't reach {self.url()}{why}; check the address (base_url or {self.url_variable}) and the network"
-            )
+            return connection_error(error, self.url(), self.timeout, self.url_variable)
         return LLMError(f"{type(error).__name__}: {error}")
 
     def _named_credentials(self) -> Credentials | None:
@@ -443,6 +437,26 @@ def _logprobs(given: Mapping[str, Any] | None) -> list[list[Logprob]]:
         return [[Logprob(token=each["token"], logprob=each["logprob"]) for each in place] for place in places]
     plain = cast("list[dict[str, float] | None]", given.get("top_logprobs") or [])
     return [[Logprob(token=token, logprob=logprob) for token, logprob in (place or {}).items()] for place in plain]
+
+
+def connection_error(error: Exception, url: str, timeout: float, variable: str) -> LLMError:
+    """The error for a request that got no answer: not connected, cut off, or too slow.
+
+    Judged by the transport's own exception: it calls a refused or cut connection a timeout as well.
+    """
+    import aiohttp
+
+    cause = error.__cause__
+    root = cause.__cause__ if cause is not None and cause.__cause__ is not None else cause
+    if isinstance(root, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return ConnectionFailedError(
+            f"can't reach {url} ({root}); check the address (base_url or {variable}) and the network"
+        )
+    if isinstance(root, TimeoutError):
+        return RequestTimeoutError(f"no answer from {url} in {timeout:g} s")
+    return InvalidResponseError(
+        f"the connection to {url} was cut before the answer was there ({root or cause or error})"
+    )
 
 
 def jobs_of(requests: Iterable[BatchRequest]) -> list[tuple[str, list[bytes]]]:

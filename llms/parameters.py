@@ -16,18 +16,15 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, cast
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, Union, cast
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticUndefined
-from typing_extensions import TypeAliasType
 
 T = TypeVar("T")
 
-RuntimeParameter = TypeAliasType(
-    "RuntimeParameter", Annotated[T | None, Field(default=None)], type_params=(T,)
-)
+RuntimeParameter: TypeAlias = Annotated[T | None, Field(default=None)]
 """An optional field, as the steps of distilabel declare it."""
 
 
@@ -121,7 +118,10 @@ class Configurable(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         # Connections stay in their process.
-        fresh = {name: attribute.get_default() for name, attribute in type(self).__private_attributes__.items()}
+        fresh = {
+            name: attribute.get_default(call_default_factory=True)
+            for name, attribute in type(self).__private_attributes__.items()
+        }
         return {**super().__getstate__(), "__pydantic_private__": fresh}
 
     @property
@@ -247,7 +247,9 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
     if shown.get("type") == "object" and "properties" not in shown:
         # The form sends an empty object for a dict without a default, and so does it with one.
         shown.setdefault("default", {})
-    bounds = [f"{word} {shown[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in shown]
+    bounds = [
+        f"{word} {shown[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in shown
+    ]
     if bounds and "(at " not in shown.get("description", ""):
         shown["description"] = f"{shown.get('description', '')} ({', '.join(bounds)})".strip()
     return shown

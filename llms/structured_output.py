@@ -40,7 +40,10 @@ def json_schema_of(value: Any) -> JSONSchema:
 def schema_name(schema: JSONSchema) -> str:
     """A name for the schema in a request: letters, digits, `_` and `-`, at most 64."""
     title = str(schema.get("title") or "answer")
-    return "".join(character if character.isalnum() else "_" for character in title if character.isascii())[:64] or "answer"
+    return (
+        "".join(character if character.isalnum() else "_" for character in title if character.isascii())[:64]
+        or "answer"
+    )
 
 
 def strict_schema(schema: JSONSchema) -> JSONSchema | None:

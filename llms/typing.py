@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NotRequired, TypeAlias
+
+from typing_extensions import TypedDict
 
 from llms.errors import Failure
-from typing_extensions import NotRequired, TypedDict
 
 
 class ChatItem(TypedDict):

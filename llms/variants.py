@@ -73,7 +73,9 @@ class Variants:
     def tabs(self) -> list[type[Configurable]]:
         """The classes of the tabs, in order."""
         ours = [self.find(tag) for tag in self.ours]
-        return ours if self.first is None else [self.first, *(each for each in ours if not issubclass(self.first, each))]
+        return (
+            ours if self.first is None else [self.first, *(each for each in ours if not issubclass(self.first, each))]
+        )
 
     def read(self, value: Any) -> Configurable:
         """The variant from an instance or from its fields. Raises ValueError."""

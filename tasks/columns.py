@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from llms.errors import failure_of
 from llms.parameters import short
-from tasks.step import METADATA, Step
+from tasks.steps import METADATA, Step
 from tasks.typing import Columns, Row, StepInput, StepOutput
 
 
@@ -30,6 +30,8 @@ class KeepColumns(Step):
         >>> next(step.process([{"instruction": "How high is K2?", "generation": "8,611 m."}]))
         [{'generation': '8,611 m.'}]
     """
+
+    takes_failed_rows = True
 
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to keep.")]
     keep_metadata: Annotated[
@@ -50,9 +52,8 @@ class KeepColumns(Step):
         metadata = {METADATA} & available if self.keep_metadata else set[str]()
         return frozenset(names.get(column, column) for column in self.columns) | metadata
 
-    def process(self, *inputs: StepInput) -> StepOutput:
-        (rows,) = inputs
-        yield [self._kept(row) for row in rows]
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [self._kept(row) for row in inputs]
 
     def _kept(self, row: Row) -> Row:
         kept = {column: value_in(row, column) for column in self.columns}
@@ -78,6 +79,8 @@ class ExpandColumns(Step):
         >>> next(step.process([{"topic": "tides", "instructions": ["Explain them.", "Predict them."]}]))
         [{'topic': 'tides', 'instruction': 'Explain them.'}, {'topic': 'tides', 'instruction': 'Predict them.'}]
     """
+
+    takes_failed_rows = True
 
     columns: Annotated[
         list[str] | dict[str, str],
@@ -112,9 +115,8 @@ class ExpandColumns(Step):
     def added_columns(self, available: frozenset[str]) -> frozenset[str]:
         return without(self, available, self.columns) | super().added_columns(frozenset())
 
-    def process(self, *inputs: StepInput) -> StepOutput:
-        (rows,) = inputs
-        yield [expanded for row in rows for expanded in self._expanded(row)]
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [expanded for row in inputs for expanded in self._expanded(row)]
 
     @property
     def _new_names(self) -> dict[str, str]:
@@ -180,6 +182,8 @@ class GroupColumns(Step):
         [{'topic': 'tides', 'generations': ['Ebb', 'Flow']}]
     """
 
+    takes_failed_rows = True
+
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to group.")]
     output_columns: Annotated[
         list[str] | None,
@@ -234,6 +238,8 @@ class CombineOutputs(Step):
         [{'topic': 'tides', 'poem': 'Ebb', 'fact': 'Moon'}]
     """
 
+    takes_failed_rows = True
+
     def process(self, *inputs: StepInput) -> StepOutput:
         yield [self._combined(place, rows) for place, rows in enumerate(side_by_side(inputs))]
 
@@ -268,6 +274,8 @@ class MergeColumns(Step):
         [{'queries': ['How high is K2?', 'Where is it?', 'Who was first?']}]
     """
 
+    takes_failed_rows = True
+
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to merge.")]
     output_column: Annotated[
         str, Field(min_length=1, title="Name", description="Of the merged column. It may be one of `columns`.")
@@ -284,9 +292,8 @@ class MergeColumns(Step):
     def added_columns(self, available: frozenset[str]) -> frozenset[str]:
         return without(self, available, self.columns) | super().added_columns(frozenset())
 
-    def process(self, *inputs: StepInput) -> StepOutput:
-        (rows,) = inputs
-        yield [self._merged(row) for row in rows]
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [self._merged(row) for row in inputs]
 
     def _merged(self, row: Row) -> Row:
         values = [value_in(row, column) for column in self.columns]

@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from llms import RuntimeParameter
 from llms.parameters import argument_descriptions, has_description, short, unknown_name_message
 from llms.typing import ChatItem, ChatType
-from tasks.step import GeneratorStep, GlobalStep, Step
-from tasks.task import Task
+from tasks.base import Task
+from tasks.steps import GeneratorStep, GlobalStep, Step
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput, StepOutput, StepType
 
 S = TypeVar("S", bound=Step)
@@ -47,7 +47,10 @@ class FunctionStep(Step):
         return copy.copy(self.output_columns)
 
     def process(self, *inputs: StepInput) -> StepOutput:
-        yield from self.function(*inputs, **arguments_of(self, self.arguments))
+        for rows in self.function(*inputs, **arguments_of(self, self.arguments)):
+            if not isinstance(rows, list):  # pyright: ignore[reportUnnecessaryIsInstance] -- a user's function
+                raise TypeError(f"{type(self).__name__} must yield lists of rows, got {short(rows)}")
+            yield rows
 
 
 class FunctionGlobalStep(FunctionStep, GlobalStep):

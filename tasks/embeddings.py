@@ -10,7 +10,7 @@ from llms import AnyLLM
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType
 from tasks.columns import value_in, with_failure
-from tasks.step import Step, failure_in
+from tasks.steps import Step, failure_in
 from tasks.typing import Columns, Row, StepInput, StepOutput
 
 
@@ -43,6 +43,8 @@ class GenerateEmbeddings(Step):
         [{'text': 'high tide', 'embedding': [4.0, 1.0], 'model_name': 'lengths'}]
     """
 
+    takes_failed_rows = True
+
     form_first = ("llm",)
 
     llm: Annotated[AnyLLM, Field(title="LLM")]
@@ -61,11 +63,10 @@ class GenerateEmbeddings(Step):
     def unload(self) -> None:
         self.llm.unload()
 
-    def process(self, *inputs: StepInput) -> StepOutput:
-        (rows,) = inputs
-        made: list[Row] = [{**row, "embedding": None, "model_name": self.llm.model_name} for row in rows]
+    def process(self, inputs: StepInput) -> StepOutput:
+        made: list[Row] = [{**row, "embedding": None, "model_name": self.llm.model_name} for row in inputs]
         chats: dict[int, ChatType] = {}
-        for place, row in enumerate(rows):
+        for place, row in enumerate(inputs):
             if failure_in(row) is None:
                 try:
                     chats[place] = chat_of(value_in(row, "text"))

@@ -12,7 +12,7 @@ from pydantic import Field
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType
 from tasks.columns import with_failure
-from tasks.step import Step, failure_in
+from tasks.steps import Step, failure_in
 from tasks.typing import Columns, Row, StepInput, StepOutput
 
 DropTies: TypeAlias = Annotated[
@@ -28,6 +28,8 @@ class Format(Step):
     A row that failed before gets None in the new columns. A row that can't be formatted fails, with the reason.
     """
 
+    takes_failed_rows = True
+
     @abstractmethod
     def format_row(self, row: Row) -> Row | None:
         """The columns to add; None leaves the row out.
@@ -36,9 +38,8 @@ class Format(Step):
             ValueError: the row's columns don't hold what is needed.
         """
 
-    def process(self, *inputs: StepInput) -> StepOutput:
-        (rows,) = inputs
-        yield [formatted for row in rows if (formatted := self._formatted(row)) is not None]
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [formatted for row in inputs if (formatted := self._formatted(row)) is not None]
 
     def _formatted(self, row: Row) -> Row | None:
         empty = dict.fromkeys(self.outputs)

@@ -25,7 +25,7 @@ from pydantic import Field, SkipValidation, field_validator
 
 from llms.parameters import short
 from llms.variants import Variants
-from tasks.step import GeneratorStep
+from tasks.steps import GeneratorStep
 from tasks.typing import Columns, GeneratorStepOutput, Row
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ ENDINGS: dict[str, FileType] = {
     ".parquet": "parquet",
 }
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 ROWS_AT_ONCE = 1000
 """Rows that are turned from Arrow into Python at a time."""
 PEEKED_ROWS = 1000
@@ -170,10 +171,15 @@ class LoadDataFromHub(Loader):
         return f"dataset {self.repo_id!r}{config} of the Hub"
 
     def _repo(self) -> str:
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo_id):
+        if not REPO_ID.fullmatch(self.repo_id):
             raise SourceError(
                 f"repo_id of {self.name!r}: expected owner/name of a dataset on the Hub, got {self.repo_id!r}."
                 " A folder or file is read by LoadDataFromDisk or LoadDataFromFileSystem"
+            )
+        if Path(self.repo_id).exists():
+            raise SourceError(
+                f"repo_id={self.repo_id!r} is also a folder in {str(Path.cwd())!r}, which `datasets` would read instead;"
+                " run elsewhere, or read the folder by LoadDataFromDisk or LoadDataFromFileSystem"
             )
         return self.repo_id
 
@@ -188,10 +194,10 @@ class LoadDataFromHub(Loader):
     @contextmanager
     def _explained(self) -> Generator[None]:
         """Every failure of the Hub as a SourceError."""
-        import httpx
         import pyarrow as pa
         from datasets.exceptions import DatasetNotFoundError, DatasetsError
         from huggingface_hub.errors import RepositoryNotFoundError
+        from huggingface_hub.utils import httpx
 
         try:
             yield
@@ -382,7 +388,7 @@ class LoadDataFromDataset(Loader):
 
 
 SOURCE_VARIANTS = Variants(
-    base="tasks.step:GeneratorStep",
+    base="tasks.steps:GeneratorStep",
     tag="kind",
     ours={
         "files": "tasks.loaders:LoadDataFromFileSystem",

@@ -25,8 +25,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from llms.parameters import Aside
 from llms.variants import Variants
-from tasks.loaders import COMPRESSED, ENDINGS, FileType, ending_of, rows_of_dataset
-from tasks.step import Step
+from tasks.loaders import COMPRESSED, ENDINGS, REPO_ID, FileType, ending_of, rows_of_dataset
+from tasks.steps import Step
 from tasks.typing import StepInput, StepOutput
 
 if TYPE_CHECKING:
@@ -203,6 +203,11 @@ class SaveToFiles(PathSaver):
             fresh.write(tagged(card).encode())
         return place.url if len(parts) == 1 else place.sibling(f"{name}-*{full_ending(place.name)}").url
 
+    def _check_replacing(self, place: Place) -> None:
+        if self._is_file() and place.is_folder():
+            raise TargetError(f"{place} is a folder; name a file in it, or a folder whose name has no such ending")
+        super()._check_replacing(place)
+
     def _save_folder(self, place: Place, dataset: Dataset | DatasetDict, card: str) -> str:
         self._check_replacing(place)
         parts = parts_of(dataset)
@@ -217,7 +222,7 @@ class SaveToFiles(PathSaver):
 
     def is_ours(self, place: Place) -> bool:
         if self._is_file():
-            return not place.is_folder()
+            return True
         readme = place.child(CARD)
         return readme.exists() and TAG in (header_and_text(readme.read().decode(errors="replace"))[0].get("tags") or [])
 
@@ -273,7 +278,7 @@ class PushToHub(Saver):
 
     def check(self) -> None:
         """Ask the Hub whether the key may write there. Raises TargetError."""
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo_id):
+        if not REPO_ID.fullmatch(self.repo_id):
             raise TargetError(f"repo_id of {self.name!r}: expected owner/name of a dataset, got {self.repo_id!r}")
         if not SPLIT_NAME.fullmatch(self.split):
             raise TargetError(f"split of {self.name!r}: expected a name such as train, got {self.split!r}")
@@ -353,8 +358,8 @@ class PushToHub(Saver):
     @contextmanager
     def _explained(self) -> Generator[None]:
         """Every failure of the Hub as a TargetError."""
-        import httpx
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+        from huggingface_hub.utils import httpx
 
         try:
             yield
@@ -493,16 +498,19 @@ def plain(value: Any) -> str:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """No progress bars of `datasets`: they fill the logs."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    """No progress bars: they fill the logs."""
+    import datasets.utils
+    import huggingface_hub.utils
 
-    were_disabled = are_progress_bars_disabled()
-    disable_progress_bars()
+    libraries: list[Any] = [datasets.utils, huggingface_hub.utils]
+    enabled = [each for each in libraries if not each.are_progress_bars_disabled()]
+    for each in enabled:
+        each.disable_progress_bars()
     try:
         yield
     finally:
-        if not were_disabled:
-            enable_progress_bars()
+        for each in enabled:
+            each.enable_progress_bars()
 
 
 # Cards

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from textwrap import shorten
 from typing import Annotated, Any, ClassVar, cast
@@ -13,7 +14,7 @@ from pydantic import Field
 from llms.parameters import short
 from llms.structured_output import json_schema_of
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
-from tasks.task import Task, UnreadableAnswerError
+from tasks.base import Task, UnreadableAnswerError
 from tasks.templates import render
 from tasks.text_generation import system_message
 from tasks.typing import Columns, Row
@@ -53,11 +54,14 @@ class StructuredGeneration(Task):
     """
 
     default_structured_output: ClassVar[bool] = True
-    template_names: ClassVar[tuple[str, ...]] = ("structured_generation",)
 
     use_system_prompt: Annotated[
         bool, Field(title="Rows' system prompts", description="Use the column `system_prompt`, where there is one.")
     ] = True
+
+    @property
+    def template_names(self) -> tuple[str, ...]:
+        return ("structured_generation",)
 
     @property
     def inputs(self) -> Columns:
@@ -142,10 +146,11 @@ def json_in(output: str) -> tuple[str, Any]:
     Raises:
         UnreadableAnswerError: there's none, or more than one.
     """
-    try:
-        return output.strip(), json.loads(output, parse_constant=no_json)
-    except ValueError:
-        found = list(json_parts(output.rpartition("</think>")[2]))
+    said = output.rpartition("</think>")[2]
+    for text in (output.strip(), said.strip()):
+        with suppress(ValueError):
+            return text, json.loads(text, parse_constant=no_json)
+    found = list(json_parts(said))
     if len(found) != 1:
         problem = "none" if not found else f"{len(found)} of them"
         raise UnreadableAnswerError(f"expected one JSON value, found {problem} in {short(output)}")

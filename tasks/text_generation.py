@@ -7,11 +7,11 @@ import io
 from typing import Annotated, Any, Literal, cast
 
 from jinja2 import TemplateSyntaxError
-from llms.parameters import short
-from llms.typing import ChatItem, ChatType
 from pydantic import Field, field_validator
 
-from tasks.task import Task, UnreadableAnswerError
+from llms.parameters import short
+from llms.typing import ChatItem, ChatType
+from tasks.base import Task, UnreadableAnswerError
 from tasks.templates import template_from, variables_of
 from tasks.typing import Columns, Row
 
@@ -39,12 +39,12 @@ class TextGeneration(Task):
         [{'role': 'user', 'content': 'Write about tides for a child.'}]
     """
 
-    template: Annotated[
-        str, Field(title="Template", description="Jinja2, with the columns as variables.")
-    ] = "{{ instruction }}"
-    columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns that the template reads.")] = [
-        "instruction"
-    ]
+    template: Annotated[str, Field(title="Template", description="Jinja2, with the columns as variables.")] = (
+        "{{ instruction }}"
+    )
+    columns: Annotated[
+        list[str], Field(min_length=1, title="Columns", description="The columns that the template reads.")
+    ] = ["instruction"]
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -114,7 +114,9 @@ class ChatGeneration(Task):
     def format_input(self, input: Row) -> ChatType:
         messages = cast("ChatType", input["messages"])
         if not messages or messages[-1]["role"] != "user":
-            raise ValueError(f"the last of `messages` must be the user's, got {short(messages[-1] if messages else messages)}")
+            raise ValueError(
+                f"the last of `messages` must be the user's, got {short(messages[-1] if messages else messages)}"
+            )
         return [ChatItem(role=message["role"], content=message["content"]) for message in messages]
 
     def format_output(self, output: str | None, input: Row) -> Row:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType, JSONSchema
-from tasks.task import Task, UnreadableAnswerError
+from tasks.base import Task, UnreadableAnswerError
 from tasks.templates import render
 from tasks.typing import Columns, Row
 
@@ -72,12 +72,11 @@ class UltraFeedback(Task):
 
     form_first = ("llm", "aspect")
     default_structured_output: ClassVar[bool] = True
-    template_names: ClassVar[tuple[str, ...]] = (
-        "ultrafeedback/request",
-        *(f"ultrafeedback/{aspect}" for aspect in QUALITIES),
-    )
-
     aspect: Annotated[Aspect, Field(title="Aspect", description="What the answers are rated for.")] = "overall-rating"
+
+    @property
+    def template_names(self) -> tuple[str, ...]:
+        return ("ultrafeedback/request", f"ultrafeedback/{self.aspect}")
 
     @property
     def inputs(self) -> Columns:
@@ -211,7 +210,8 @@ Block: TypeAlias = tuple[int | None, Fields]
 NOUN = r"(?:answer|text|output|response|generation|completion|candidate|evaluation|assessment)"
 HEADER = re.compile(
     r"^[\W_]*(?:\d+[.)]\s*)?[\W_]*(?:(?:output|evaluation|feedback|assessment|review|rating|judge?ment)s?\s+(?:for|of)\s+)?"
-    rf"(?:the\s+)?{NOUN}\s*#?\s*(?P<number>\d+)\b(?:\s+{NOUN})?(?P<rest>.*)$",
+    rf"(?:the\s+)?{NOUN}(?:\s+(?:number|no\.?)\s*=?\s*[\"']?)?\s*#?\s*(?P<number>\d+)\b(?:[\"']\s*>)?"
+    rf"(?:\s+{NOUN})?(?P<rest>.*)$",
     re.IGNORECASE,
 )
 LABEL = re.compile(
@@ -258,8 +258,8 @@ def parse_evaluations(text: str, count: int, types: bool = False) -> list[Evalua
 
 
 def without_fences(text: str) -> str:
-    """The text without the lines that open or close a code block."""
-    return "\n".join(line for line in text.splitlines() if not re.match(r"^\s*```\s*\w*\s*$", line)).strip()
+    """The text without the lines that open or close a code block, or close a tag."""
+    return "\n".join(line for line in text.splitlines() if not re.match(r"^\s*(?:```\s*\w*|</\w+>)\s*$", line)).strip()
 
 
 def blocks_in_text(text: str) -> list[Block]:
@@ -436,6 +436,8 @@ def second_rationale_named(fields: Fields) -> Fields:
 def only(number: int, fields: Fields, label: str) -> Any:
     """The one field with a label. Raises UnreadableAnswerError where there's none, an empty one, or several."""
     values = [value for name, value in fields if name == label]
+    if label == "type" and values == [None]:
+        return "none"
     if len(values) != 1 or values[0] is None or values[0] == "":
         name = label.replace("_", " ")
         problem = f"{len(values)} times a {name}" if len(values) > 1 else f"no {name}"

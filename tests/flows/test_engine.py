@@ -133,7 +133,9 @@ def test_what_only_says_how_fast_or_with_which_key_does_not_ask_again(
 
 def test_a_changed_judge_asks_only_the_judge_again(provider: LocalProvider, storage: Path) -> None:
     def run(judge_prompt: str) -> None:
-        judge = TextGeneration(name="judge", llm=OpenAILLM(model="judge"), template=judge_prompt, columns=["generation"])
+        judge = TextGeneration(
+            name="judge", llm=OpenAILLM(model="judge"), template=judge_prompt, columns=["generation"]
+        )
         judge = judge.merged({"output_mappings": {"generation": "verdict"}})
         collect(judge.map(generation().map(load(PROMPTS))))
 
@@ -161,7 +163,9 @@ def test_a_failed_row_keeps_its_reason_and_the_others_are_answered(provider: Loc
 
 def test_too_many_failed_rows_fail_the_run_and_a_retry_sends_only_them(provider: LocalProvider, storage: Path) -> None:
     provider.set(faults=[FaultRule(match="number [3-5]\\.", status=400, message="not these")])
-    with pytest.raises(TooManyFailedRowsError, match=r"(?s)3 of 20 rows failed.*3 × text_generation: BadRequestError.*not these"):
+    with pytest.raises(
+        TooManyFailedRowsError, match=r"(?s)3 of 20 rows failed.*3 × text_generation: BadRequestError.*not these"
+    ):
         collect(generation().map(load(PROMPTS, shard_rows=7)))
     provider.set(faults=[])
     provider.clear()
@@ -205,7 +209,9 @@ def test_what_was_answered_before_a_fatal_error_is_not_asked_again(provider: Loc
 
 
 def test_a_missing_column_is_said_before_anything_is_sent(provider: LocalProvider, storage: Path) -> None:
-    with pytest.raises(PipelineError, match=r"text_generation .* needs the column 'instruction'; there are: prompt\..*input_mappings"):
+    with pytest.raises(
+        PipelineError, match=r"text_generation .* needs the column 'instruction'; there are: prompt\..*input_mappings"
+    ):
         collect(generation().map(load([{"prompt": "hello"}])))
 
     assert provider.requests == []
@@ -227,7 +233,9 @@ def test_no_rows_is_an_error_that_names_the_source(provider: LocalProvider, stor
 
 def test_mappings_rename_the_right_rows_with_several_generations(provider: LocalProvider, storage: Path) -> None:
     rows = [{"question": f"Q{n}", "instruction": f"kept {n}"} for n in range(3)]
-    task = generation(input_mappings={"instruction": "question"}, output_mappings={"generation": "reply"}, num_generations=2)
+    task = generation(
+        input_mappings={"instruction": "question"}, output_mappings={"generation": "reply"}, num_generations=2
+    )
 
     dataset = collect(task.map(load(rows)))
 
@@ -238,11 +246,18 @@ def test_mappings_rename_the_right_rows_with_several_generations(provider: Local
 
 
 def test_metadata_of_an_earlier_task_is_kept(provider: LocalProvider, storage: Path) -> None:
-    second = TextGeneration(name="second", llm=OpenAILLM(model="m"), template="{{ generation }}", columns=["generation"])
+    second = TextGeneration(
+        name="second", llm=OpenAILLM(model="m"), template="{{ generation }}", columns=["generation"]
+    )
 
     metadata = collect(second.map(generation().map(load(PROMPTS[:2]))))[0]["distilabel_metadata"]
 
-    assert {"raw_output_text_generation", "raw_output_second", "statistics_text_generation", "statistics_second"} <= set(metadata)
+    assert {
+        "raw_output_text_generation",
+        "raw_output_second",
+        "statistics_text_generation",
+        "statistics_second",
+    } <= set(metadata)
     assert metadata["raw_input_second"][0]["content"] == metadata["raw_output_text_generation"]
 
 

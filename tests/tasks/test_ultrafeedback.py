@@ -7,9 +7,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from llms import LLM, GenerateOutput
 from llms.structured_output import strict_schema
-from tasks.task import UnreadableAnswerError
+from tasks.base import UnreadableAnswerError
 from tasks.ultrafeedback import QUALITIES, WITH_TYPES, Evaluation, UltraFeedback, parse_evaluations
 
 ROW = {"instruction": "How high is K2?", "generations": ["8,611 m.", "I can't know."]}
@@ -74,7 +75,7 @@ GOOD_ANSWERS = {
     "thoughts before the reply": f"<think>\nAnswer 1\nRating: 1? No: it's right.\n</think>\n\n{AS_ASKED}",
     "scales and decimals": AS_ASKED.replace("Rating: 5", "Rating: 5/5").replace("Rating: 3", "Rating: 3.0"),
     "out of five, and a word in brackets": AS_ASKED.replace("5", "5 (Excellent)").replace("3", "3 out of 5"),
-    "a word after a dash": AS_ASKED.replace("Rating: 5", "Rating: 5 - excellent").replace("Rating: 3", "Rating: 3 – fair"),
+    "a word after a dash": AS_ASKED.replace("5", "5 - excellent").replace("3", "3 \u2013 fair"),
     "answers in another order": """Answer 2
 Rationale: Evasive.
 Rating: 3
@@ -109,6 +110,16 @@ Rating:    3
 ---""",
     "all in one line per answer": """Answer 1: Rating: 5, Rationale: Right.
 Answer 2: Rating: 3 | Rationale: Evasive.""",
+    "the tags of the prompt": """<answer number="1">
+Rationale: Right.
+Rating: 5
+</answer>
+
+<answer number="2">
+Rating: 3
+Rationale: Evasive.
+</answer>""",
+    "numbers with a sign": AS_ASKED.replace("Answer 1", "Answer #1").replace("Answer 2", "## Rating of Answer no. 2:"),
     "bullets": """- **Answer 1**
   - Rationale: Right.
   - Rating: 5
@@ -201,7 +212,7 @@ def test_a_reply_that_isnt_certain_is_refused_with_the_reason(reply: str, proble
 
 
 def test_a_rationale_keeps_its_blank_lines_and_its_mentions_of_other_answers() -> None:
-    rationale = "Right, and short.\n\nAnswer 2 is evasive; this one isn't. Its rating: deserved.\n\n- It names the metres."
+    rationale = "Right, and short.\n\nAnswer 2 is evasive; this one isn't. Its rating: deserved.\n\n- It is exact."
     reply = f"Answer 1\nRationale: {rationale}\nRating: 5\n\nAnswer 2\nRationale: Evasive.\nRating: 3"
     assert parse_evaluations(reply, 2) == [Evaluation(5, rationale), Evaluation(3, "Evasive.")]
 
@@ -251,7 +262,7 @@ Rationale: A reader is misled.""",
             "ratings": [5, 2],
             "rationales-for-ratings": ["Clean.", "A reader is misled."],
         }
-    ).replace("null", '"None"'),
+    ),
     "JSON of the schema": json.dumps(
         [
             {"answer": n, "type": kind, "rationale": why, "rationale_for_rating": reason, "rating": rating}

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, cast
 
+from pydantic import Field
+
 from llms import AnyLLM, LLMError
 from llms.errors import Failure, failure_of
 from llms.loop import run_sync
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
-from pydantic import Field
-
-from tasks.step import METADATA, Step, failure_in
+from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
 
 

@@ -7,14 +7,15 @@ import hashlib
 import inspect
 import re
 import textwrap
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from llms.parameters import Aside, Configurable
 from pydantic import Field, PrivateAttr
 
+from llms.parameters import Aside, Configurable
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
 
@@ -52,8 +53,8 @@ class Step(Configurable, ABC):
     version: ClassVar[str] = "1"
     """Raise it when a change of the code changes the rows: it's part of the cache key."""
 
-    template_names: ClassVar[tuple[str, ...]] = ()
-    """The prompt templates in use; their text is part of the cache key."""
+    takes_failed_rows: ClassVar[bool] = False
+    """Whether `process` knows what to do with rows that failed before; otherwise it isn't shown them."""
 
     name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""
     input_mappings: Annotated[
@@ -80,6 +81,11 @@ class Step(Configurable, ABC):
     def pipeline(self) -> PipelineLike | None:
         """The pipeline that the step was made in."""
         return self._pipeline
+
+    @property
+    def template_names(self) -> tuple[str, ...]:
+        """The prompt templates in use; their text is part of the cache key."""
+        return ()
 
     @property
     def inputs(self) -> Columns:
@@ -220,14 +226,24 @@ def digest_of_text(text: str) -> str:
 
 
 def code_digest(kind: type) -> str:
-    """A digest of a class's code, whatever its comments, docstrings and layout."""
+    """A digest of a class's code, whatever its comments, docstrings and layout.
+
+    Where the source isn't at hand (a notebook's cell that is gone, `python -c`), of its bytecode.
+    """
     function = getattr(kind, "function", None)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function or kind)))
     except (OSError, TypeError, SyntaxError):
-        return ""
+        functions = [function] if function else [each for each in vars(kind).values() if inspect.isfunction(each)]
+        return digest_of_text("".join(bytecode_text(each.__code__) for each in functions))
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             # The docstring of a function made into a Task holds its prompt.
             node.body = node.body if function else node.body[1:]
     return digest_of_text(ast.dump(tree))
+
+
+def bytecode_text(code: types.CodeType) -> str:
+    """Bytecode, names and constants as text that is the same in every process of one Python version."""
+    constants = [bytecode_text(each) if isinstance(each, types.CodeType) else repr(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

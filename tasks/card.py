@@ -1,0 +1,272 @@
+"""The dataset card: what a run did, as the README.md of its dataset."""
+
+# yaml has types for a part of what it does.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+import yaml
+
+from tasks.templates import render
+
+LONGEST_TEXT = 1000
+"""Characters of a text in the example row."""
+LONGEST_REASON = 300
+"""Characters of a failure's message."""
+MOST_FAILURES = 20
+MOST_ITEMS = 5
+"""Items of a list in the example row."""
+SIZES = {
+    1_000: "n<1K",
+    10_000: "1K<n<10K",
+    100_000: "10K<n<100K",
+    1_000_000: "100K<n<1M",
+    10_000_000: "1M<n<10M",
+    100_000_000: "10M<n<100M",
+    1_000_000_000: "100M<n<1B",
+    10_000_000_000: "1B<n<10B",
+    100_000_000_000: "10B<n<100B",
+    1_000_000_000_000: "100B<n<1T",
+}
+"""The Hub's size categories: below how many rows each one ends."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a card tells of a step."""
+
+    name: str
+    kind: str
+    model: str
+    """Empty for a step that asks no model."""
+    parameters: dict[str, Any]
+    """No secrets: they are printed."""
+    version: str
+    templates: dict[str, str]
+    """The digests of its prompt templates, by name."""
+    rows_in: int
+    rows_out: int
+    failed: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    citations: list[str] = field(default_factory=list[str])
+    """Addresses of papers, or BibTeX entries."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a card tells of a run."""
+
+    flow: str
+    run_id: str
+    run_url: str
+    """Empty where there is none."""
+    started: str
+    seconds: float
+    source: dict[str, Any]
+    steps: list[StepRecord]
+    failures: list[tuple[str, str, str, int]]
+    """`(step, error type, message, rows)`, the most frequent first."""
+    columns: dict[str, str]
+    rows: int
+    software: dict[str, str]
+
+
+def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None) -> str:
+    """The text of the README.md of a run's dataset.
+
+    Example:
+        >>> from tasks.card import RunRecord, dataset_card
+        >>> run = RunRecord(
+        ...     flow="stories", run_id="7f", run_url="", started="2026-01-01 08:00:00 UTC", seconds=75.0,
+        ...     source={"type": "tasks.loaders:LoadDataFromDicts"}, steps=[], failures=[],
+        ...     columns={"story": "string"}, rows=1200, software={"datasets": "5.2.0"},
+        ... )
+        >>> card = dataset_card(run, {"story": "Once."})
+        >>> print(card[: card.index("## ")])
+        ---
+        size_categories:
+        - 1K<n<10K
+        library_name: stillflow
+        tags:
+        - synthetic
+        - stillflow
+        ---
+        <BLANKLINE>
+        # stories
+        <BLANKLINE>
+        1,200 rows, made by the Prefect flow `stories` with Stillflow.
+        The run `7f` started 2026-01-01 08:00:00 UTC and took 1 min 15 s.
+        <BLANKLINE>
+        <BLANKLINE>
+    """
+    header = {
+        "size_categories": [size_category(run.rows)],
+        "library_name": "stillflow",
+        "tags": ["synthetic", "stillflow"],
+    }
+    addresses, entries = citations_of(run.steps)
+    card = render(
+        "dataset_card",
+        header=yaml.safe_dump(header, sort_keys=False).strip(),
+        title=one_line(run.flow) or "Synthetic dataset",
+        flow=code(run.flow) if run.flow else "",
+        run_id=code(run.run_id),
+        run_url=run.run_url,
+        started=run.started,
+        duration=duration(run.seconds),
+        rows=f"{run.rows:,}",
+        columns=table(["Column", "Type"], [[code(name), code(kind)] for name, kind in run.columns.items()]),
+        steps=steps_table(run.steps),
+        prompts=prompts_table(run.steps),
+        failed=f"{sum(count for *_, count in run.failures):,}",
+        failures=failures_table(run.failures),
+        more_failures=max(0, len(run.failures) - MOST_FAILURES),
+        example=block(json_of(shortened(first_row)), "json") if first_row is not None else "",
+        parameters=block(yaml_of(parameters_of(run)), "yaml"),
+        addresses=addresses,
+        entries=block("\n\n".join(entries), "bibtex") if entries else "",
+        software=", ".join(f"{name} {version}" for name, version in run.software.items()),
+    )
+    return f"{card.rstrip()}\n"
+
+
+def size_category(rows: int) -> str:
+    return next((name for end, name in SIZES.items() if rows < end), "n>1T")
+
+
+def duration(seconds: float) -> str:
+    """`1 h 02 min`, `2 min 05 s` or `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
+
+
+# Tables
+
+
+def steps_table(steps: Sequence[StepRecord]) -> str:
+    header = ["Step", "Task", "Model", "Version", "Rows in", "Rows out", "Failed", "Requests", "Input tokens"]
+    return table([*header, "Output tokens"], list(map(step_cells, steps)))
+
+
+def step_cells(step: StepRecord) -> list[str]:
+    counts = (step.rows_in, step.rows_out, step.failed, step.requests, step.input_tokens, step.output_tokens)
+    named = [code(step.name), cell(step.kind), code(step.model), cell(step.version)]
+    return [*named, *(f"{count:,}" for count in counts)]
+
+
+def prompts_table(steps: Sequence[StepRecord]) -> str:
+    """Which prompt templates were used, in which state."""
+    rows = [[code(step.name), code(name), code(digest)] for step in steps for name, digest in step.templates.items()]
+    return table(["Step", "Prompt template", "Digest"], rows)
+
+
+def failures_table(failures: Sequence[tuple[str, str, str, int]]) -> str:
+    rows = [
+        [code(step), cell(kind), cell(cut(one_line(message), LONGEST_REASON)), f"{count:,}"]
+        for step, kind, message, count in failures[:MOST_FAILURES]
+    ]
+    return table(["Step", "Error", "Reason", "Rows"], rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown already. Empty where there are no rows."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
+
+
+def cell(text: str) -> str:
+    """Any text as a table cell that shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~#$])", r"\\\1", one_line(text)).replace("&", "&amp;")
+
+
+def code(text: str) -> str:
+    """Any text as a code span that may stand in a table."""
+    inner = one_line(text).replace("|", "\\|")
+    ticks = "`" * (longest_run(inner) + 1)
+    pad = " " if inner.startswith("`") or inner.endswith("`") else ""
+    return f"{ticks}{pad}{inner}{pad}{ticks}" if inner else ""
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length].rstrip()} … ({len(text) - length:,} more characters)"
+
+
+# Blocks
+
+
+def block(text: str, language: str) -> str:
+    """Any text as a fenced block."""
+    fence = "`" * max(3, longest_run(text) + 1)
+    return f"{fence}{language}\n{text.strip()}\n{fence}"
+
+
+def longest_run(text: str) -> int:
+    """The length of the longest run of backticks."""
+    return max(map(len, re.findall(r"`+", text)), default=0)
+
+
+def parameters_of(run: RunRecord) -> dict[str, Any]:
+    return {"source": run.source, **{step.name: step.parameters for step in run.steps if step.parameters}}
+
+
+class ReadableDumper(yaml.SafeDumper):
+    """Writes texts of several lines, such as prompts, line by line."""
+
+
+def write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+ReadableDumper.add_representer(str, write_text)
+
+
+def yaml_of(value: Any) -> str:
+    # Through JSON: YAML would write Python's own types as tags.
+    plain = orjson.loads(json_of(value))
+    return yaml.dump(plain, Dumper=ReadableDumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def json_of(value: Any) -> str:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(value, default=described, option=options).decode()
+
+
+def described(value: Any) -> str:
+    """A value that JSON has no form for."""
+    return f"<{len(value):,} bytes>" if isinstance(value, bytes | bytearray) else cut(str(value), LONGEST_TEXT)
+
+
+def shortened(value: Any) -> Any:
+    """A row's value with long texts cut and long lists ended early."""
+    if isinstance(value, str):
+        return cut(value, LONGEST_TEXT)
+    if isinstance(value, Mapping):
+        return {name: shortened(each) for name, each in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        items = list(cast("Sequence[Any]", value))
+        more = [f"… ({len(items) - MOST_ITEMS:,} more)"] if len(items) > MOST_ITEMS else []
+        return [*map(shortened, items[:MOST_ITEMS]), *more]
+    return value
+
+
+def citations_of(steps: Sequence[StepRecord]) -> tuple[list[str], list[str]]:
+    """The addresses and the BibTeX entries that the steps cite, each once."""
+    every = list(dict.fromkeys(each.strip() for step in steps for each in step.citations if each.strip()))
+    entries = [each for each in every if each.startswith("@")]
+    return [one_line(each) for each in every if each not in entries], entries

@@ -1,0 +1,316 @@
+"""How many requests are under way, and when one is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llms import (
+    AuthenticationError,
+    BadRequestError,
+    ConnectionFailedError,
+    LLMError,
+    OpenAILLM,
+    OverloadedError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from llms.limits import FIRST_ALLOWED, LONGEST_DELAY, RETRIES_BEFORE_FIRST_CONTACT, Limiter, delay, limiter_for, send
+from llms.local_provider import LocalProvider
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.001)
+
+
+def chats(count: int) -> list[Any]:
+    return [[{"role": "user", "content": f"number {number}"}] for number in range(count)]
+
+
+# A real server
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 30])
+def test_a_server_that_refuses_above_its_limit_answers_all_in_order(at_a_time: int) -> None:
+    count = 60 if at_a_time == 1 else 300
+    options: dict[str, Any] = {"latency": 0.01, "max_concurrency": at_a_time, "concurrency_retry_after": 0.05}
+    with LocalProvider(answers={r"number (?P<which>\d+)": "answer {which}"}, **options) as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, max_retries=50)
+        outputs = llm.generate_outputs(inputs=chats(count))
+
+        assert [output["generations"] for output in outputs] == [[f"answer {number}"] for number in range(count)]
+        assert provider.stats.count("/chat/completions", 200) == count
+        assert provider.stats.refused < 4 * count
+
+
+def test_a_tenth_of_refusals_slows_a_run_little() -> None:
+    fault = {"probability": 0.1, "status": 429, "retry_after": 0.05}
+    with LocalProvider(latency=0.02, faults=[fault]) as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url)
+        started = time.monotonic()
+        outputs = llm.generate_outputs(inputs=chats(400))
+
+        assert all(output["generations"][0] for output in outputs)
+        assert time.monotonic() - started < 5
+
+
+def test_never_more_than_the_ceiling_are_under_way() -> None:
+    with LocalProvider(latency=0.01) as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, max_concurrent_requests=5)
+        llm.generate_outputs(inputs=chats(60))
+
+        assert provider.stats.max_in_flight == 5
+
+
+def test_a_server_that_allows_it_gets_the_ceiling() -> None:
+    with LocalProvider(latency=0.05) as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, max_concurrent_requests=80)
+        llm.generate_outputs(inputs=chats(400))
+
+        assert FIRST_ALLOWED < provider.stats.max_in_flight <= 80
+
+
+# The limiter
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def full_limiter(allowed: int) -> Limiter:
+    limiter = Limiter(ceiling=allowed)
+    limiter.in_flight = allowed
+    return limiter
+
+
+def test_waiters_are_let_in_in_their_order() -> None:
+    async def main() -> list[int]:
+        limiter, entered = full_limiter(1), []
+
+        async def enter(number: int) -> None:
+            await limiter.acquire()
+            entered.append(number)
+            limiter.failed()
+
+        waiting = [asyncio.create_task(enter(number)) for number in range(20)]
+        await settled()
+        limiter.failed()
+        await asyncio.gather(*waiting)
+        assert limiter.in_flight == 0
+        return entered
+
+    assert asyncio.run(main()) == list(range(20))
+
+
+@given(st.lists(st.sampled_from(["enter", "leave", "refuse", "succeed", "cancel", "settle"]), max_size=80))
+@settings(deadline=None)
+def test_places_are_never_lost_and_never_made(steps: list[str]) -> None:
+    async def main() -> None:
+        limiter, tasks = Limiter(ceiling=4), list[asyncio.Task[int]]()
+        inside = list[asyncio.Task[int]]()
+
+        def take() -> int:
+            """The request that leaves next."""
+            task = inside.pop(0)
+            tasks.remove(task)
+            return task.result()
+
+        def note_who_is_in() -> None:
+            inside.extend(task for task in tasks if task.done() and not task.cancelled() and task not in inside)
+
+        for step in steps:
+            if step == "enter":
+                tasks.append(asyncio.create_task(limiter.acquire()))
+            elif step == "cancel" and (waiting := [task for task in tasks if not task.done()]):
+                waiting[0].cancel()
+            elif step == "settle":
+                await settled()
+            elif step in {"leave", "refuse", "succeed"} and inside:
+                number = take()
+                actions = {
+                    "leave": limiter.failed,
+                    "succeed": limiter.succeeded,
+                    "refuse": lambda number=number: limiter.refused(number),
+                }
+                actions[step]()
+            note_who_is_in()
+            assert 0 <= limiter.in_flight <= 4
+            assert 1 <= limiter.allowed <= 4
+        await settled()
+        note_who_is_in()
+        assert limiter.in_flight == len(inside)
+        while any(not task.done() for task in tasks) or inside:
+            assert inside, "somebody waits, and nobody is inside who could make place"
+            take()
+            limiter.failed()
+            await settled()
+            note_who_is_in()
+        assert limiter.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_gives_its_place_back() -> None:
+    async def main() -> None:
+        limiter = Limiter(ceiling=1)
+        request = asyncio.create_task(send(lambda: asyncio.sleep(10), limiter, 0))
+        waiter = asyncio.create_task(send(lambda: asyncio.sleep(0, "answer"), limiter, 0))
+        await settled()
+        request.cancel()
+
+        assert await asyncio.wait_for(waiter, 1) == "answer"
+        assert limiter.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_a_waiter_cancelled_just_when_its_place_came_gives_it_on() -> None:
+    async def main() -> None:
+        limiter = full_limiter(1)
+        first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
+        await settled()
+        limiter.failed()
+        first.cancel()
+        await settled()
+
+        assert first.cancelled()
+        assert second.done()
+        assert limiter.in_flight == 1
+
+    asyncio.run(main())
+
+
+def test_refusals_of_one_episode_cut_once() -> None:
+    async def main() -> Limiter:
+        limiter = Limiter(ceiling=32)
+        numbers = [await limiter.acquire() for _ in range(32)]
+        for number in numbers:
+            limiter.refused(number)
+        return limiter
+
+    limiter = asyncio.run(main())
+
+    assert limiter.refusals == 32
+    assert limiter.allowed == pytest.approx(32 * 0.7)
+
+
+@given(st.lists(st.booleans(), max_size=300))
+@settings(deadline=None)
+def test_the_limit_stays_between_one_and_the_ceiling(answers: list[bool]) -> None:
+    async def main() -> None:
+        limiter = Limiter(ceiling=50)
+        for good in answers:
+            number = await limiter.acquire()
+            if good:
+                limiter.succeeded()
+            else:
+                limiter.refused(number)
+            assert 1 <= limiter.allowed <= 50
+            assert limiter.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_each_loop_has_a_limiter_of_its_own_and_each_key() -> None:
+    async def limiter(key: str, ceiling: int = 5) -> Limiter:
+        return limiter_for(key, ceiling)
+
+    async def twice() -> bool:
+        return await limiter("a") is await limiter("a") and await limiter("a") is not await limiter("b")
+
+    assert asyncio.run(twice())
+    assert asyncio.run(limiter("a")) is not asyncio.run(limiter("a"))
+
+
+# Sending again
+
+
+class Requests:
+    """Fails with the errors given, one a try, then answers."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.tries = 0
+
+    async def __call__(self) -> str:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+@pytest.mark.parametrize("error", [RateLimitError("x"), OverloadedError("x"), RequestTimeoutError("x")])
+@pytest.mark.usefixtures("quick_retries")
+def test_a_failure_that_may_pass_is_tried_as_often_as_allowed(error: LLMError) -> None:
+    enough, short = Requests(*[error] * 3), Requests(*[error] * 4)
+
+    assert asyncio.run(send(enough, Limiter(10), max_retries=3)) == "answer"
+    with pytest.raises(type(error)):
+        asyncio.run(send(short, Limiter(10), max_retries=3))
+    assert short.tries == 4
+
+
+@pytest.mark.parametrize("error", [BadRequestError("x"), AuthenticationError("x"), LLMError("x"), KeyError("x")])
+def test_a_final_failure_is_raised_at_once(error: Exception) -> None:
+    requests, limiter = Requests(error), Limiter(10)
+
+    with pytest.raises(type(error)):
+        asyncio.run(send(requests, limiter, max_retries=5))
+    assert requests.tries == 1
+    assert limiter.in_flight == 0
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_provider_that_never_answered_is_tried_less_often() -> None:
+    never, once = (Requests(*[ConnectionFailedError("x")] * 10) for _ in range(2))
+    known = Limiter(10, reached=True)
+
+    for requests, limiter in ((never, Limiter(10)), (once, known)):
+        with pytest.raises(ConnectionFailedError):
+            asyncio.run(send(requests, limiter, max_retries=6))
+
+    assert never.tries == 1 + RETRIES_BEFORE_FIRST_CONTACT
+    assert once.tries == 7
+
+
+def test_a_fatal_failure_ends_those_that_wait_and_those_that_come_next() -> None:
+    async def main() -> list[Any]:
+        limiter = Limiter(ceiling=1)
+        requests = [Requests(AuthenticationError("wrong key")), Requests(), Requests()]
+        ended = await asyncio.gather(*(send(each, limiter, 0) for each in requests), return_exceptions=True)
+        late = await asyncio.gather(send(Requests(), limiter, 0), return_exceptions=True)
+        assert [each.tries for each in requests] == [1, 0, 0]
+        return [*ended, *late]
+
+    assert [str(error) for error in asyncio.run(main())] == ["wrong key"] * 4
+
+
+def test_a_place_is_free_while_a_request_waits_for_its_next_try() -> None:
+    async def main() -> list[str]:
+        limiter, order = Limiter(ceiling=1), list[str]()
+
+        async def run(name: str, requests: Requests) -> None:
+            await send(requests, limiter, 3)
+            order.append(name)
+
+        await asyncio.gather(run("slow", Requests(RateLimitError("x", retry_after=0.1))), run("quick", Requests()))
+        return order
+
+    assert asyncio.run(main()) == ["quick", "slow"]
+
+
+@given(st.integers(0, 60), st.one_of(st.none(), st.floats(0, 1e6)))
+def test_the_wait_is_what_was_asked_for_or_grows_up_to_a_bound(retries: int, retry_after: float | None) -> None:
+    wait = delay(retries, retry_after)
+
+    if retry_after is None:
+        assert 0 < wait <= LONGEST_DELAY
+    else:
+        assert min(retry_after, 300) <= wait <= min(retry_after, 300) + 0.1
