@@ -45,12 +45,13 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     for node in nodes:
         if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
             node.step.load()
-    gate = _Gate(nodes)
+    to_run = [node for node in nodes if not _is_done(node)]
+    gate = _Gate(nodes, to_run)
+    for node in to_run:
+        node.stream = Stream()
     drivers: list[asyncio.Task[None]] = []
-    for node in nodes:
-        if node.stream is None or not node.stream.finished or node.stream.error is not None:
-            node.stream = Stream()
-            drivers.append(asyncio.create_task(_drive(node, gate), name=node.name))
+    for node in to_run:
+        drivers.append(asyncio.create_task(_drive(node, gate), name=node.name))
     reporter = asyncio.create_task(_report(leaves[0].run))
     try:
         return list(await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves)))
@@ -59,6 +60,11 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
         for driver in drivers:
             driver.cancel()
         await asyncio.gather(reporter, *drivers, return_exceptions=True)
+
+
+def _is_done(node: Node) -> bool:
+    """Whether an earlier `save` or `collect` of this run brought all shards through the step."""
+    return node.stream is not None and node.stream.finished and node.stream.error is None
 
 
 async def _all_of(stream: Stream) -> list[ShardRef]:
@@ -451,23 +457,28 @@ def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) ->
 class _Gate:
     """Keeps steps back until the columns of all sources are known to fit."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], to_run: Sequence[Node]) -> None:
         self.open = asyncio.Event()
         self._nodes = nodes
-        self._columns: dict[int, frozenset[str]] = {}
         self._sources = [node for node in nodes if isinstance(node.step, GeneratorStep)]
+        self._unseen = {id(node) for node in self._sources if node in to_run}
+        self._columns: dict[int, frozenset[str]] = {}
         for node in self._sources:
             known = cast("GeneratorStep", node.step).columns()
             if known is not None:
                 self._columns[id(node)] = known
-        if len(self._columns) == len(self._sources):
-            check_columns(nodes, self._columns)
+        self._check()
 
     def saw(self, source: Node, columns: frozenset[str]) -> None:
         """The first rows of a source are there. Raises PipelineError where a step can't work on them."""
         self._columns[id(source)] = columns
+        self._unseen.discard(id(source))
+        self._check()
+
+    def _check(self) -> None:
         if all(id(node) in self._columns for node in self._sources):
             check_columns(self._nodes, self._columns)
+        if not self._unseen:
             self.open.set()
 
 

@@ -196,7 +196,7 @@ class InferenceEndpointsLLM(AsyncLLM):
         try:
             token = key.get_secret_value()
             endpoint = get_inference_endpoint(name, namespace=self.endpoint_namespace, token=token)
-            if endpoint.status.value in STARTING:
+            if state_of(endpoint) in STARTING:
                 wake(endpoint, token)
                 endpoint.wait(timeout=self.start_timeout)
         except InferenceEndpointError as error:
@@ -206,9 +206,9 @@ class InferenceEndpointsLLM(AsyncLLM):
             raise error_for_status(error.response.status_code, f"endpoint {name!r}: {said}") from None
         except httpx2.HTTPError as error:
             raise ConnectionFailedError(f"can't look up endpoint {name!r}: {type(error).__name__}: {error}") from None
-        if endpoint.url is None or endpoint.status.value != "running":
+        if endpoint.url is None or state_of(endpoint) != "running":
             raise LLMError(
-                f"endpoint {name!r} is {endpoint.status.value!r}: start it at https://endpoints.huggingface.co"
+                f"endpoint {name!r} is {state_of(endpoint)!r}: start it at https://endpoints.huggingface.co"
                 " (it costs from then on), or name another one"
             )
         return endpoint.url
@@ -391,6 +391,11 @@ def served_model(url: str, key: SecretStr | None) -> str:
         return str(response.json()["data"][0]["id"])
     except (httpx2.HTTPError, ValueError, LookupError, TypeError):
         return ANY_MODEL
+
+
+def state_of(endpoint: InferenceEndpoint) -> str:
+    """As the API names it. `huggingface_hub` declares an enum there and gives plain text."""
+    return str(getattr(endpoint.status, "value", endpoint.status))
 
 
 def wake(endpoint: InferenceEndpoint, token: str) -> None:

@@ -43,7 +43,7 @@ ENDINGS: dict[str, FileType] = {
 }
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 100
 """Rows that are turned from Arrow into Python at a time."""
 PEEKED_ROWS = 1000
 """Rows that are read to learn the columns of JSON."""
@@ -178,7 +178,7 @@ class LoadDataFromHub(Loader):
             )
         if Path(self.repo_id).exists():
             raise SourceError(
-                f"repo_id={self.repo_id!r} is also a folder in {str(Path.cwd())!r}, which `datasets` would read instead;"
+                f"repo_id={self.repo_id!r} is also a folder in {str(Path.cwd())!r}, which would be read instead;"
                 " run elsewhere, or read the folder by LoadDataFromDisk or LoadDataFromFileSystem"
             )
         return self.repo_id

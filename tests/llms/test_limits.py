@@ -241,6 +241,7 @@ class Requests:
 
     async def __call__(self) -> str:
         self.tries += 1
+        await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
         return "answer"
@@ -280,16 +281,28 @@ def test_a_provider_that_never_answered_is_tried_less_often() -> None:
     assert once.tries == 7
 
 
-def test_a_fatal_failure_ends_those_that_wait_and_those_that_come_next() -> None:
-    async def main() -> list[Any]:
+def test_a_fatal_failure_ends_those_that_wait_but_not_those_that_come_later() -> None:
+    async def main() -> list[str]:
         limiter = Limiter(ceiling=1)
         requests = [Requests(AuthenticationError("wrong key")), Requests(), Requests()]
         ended = await asyncio.gather(*(send(each, limiter, 0) for each in requests), return_exceptions=True)
-        late = await asyncio.gather(send(Requests(), limiter, 0), return_exceptions=True)
         assert [each.tries for each in requests] == [1, 0, 0]
-        return [*ended, *late]
+        assert limiter.in_flight == 0
+        return [*map(str, ended), await send(Requests(), limiter, 0)]
 
-    assert [str(error) for error in asyncio.run(main())] == ["wrong key"] * 4
+    assert asyncio.run(main()) == ["wrong key", "wrong key", "wrong key", "answer"]
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_fatal_failure_ends_those_that_would_be_sent_again() -> None:
+    async def main() -> list[str]:
+        limiter = Limiter(ceiling=2)
+        again, wrong = Requests(*[OverloadedError("later", retry_after=0.05)] * 3), Requests(AuthenticationError("no"))
+        ended = await asyncio.gather(send(again, limiter, 6), send(wrong, limiter, 6), return_exceptions=True)
+        assert again.tries == 1
+        return [str(error) for error in ended]
+
+    assert asyncio.run(main()) == ["no", "no"]
 
 
 def test_a_place_is_free_while_a_request_waits_for_its_next_try() -> None:

@@ -61,7 +61,7 @@ def test_a_dataset_saved_to_disk_is_loaded_back_and_has_its_card(tmp_path: Path,
     assert load_from_disk(location).to_list() == ROWS
     assert rows_of(LoadDataFromDisk(dataset_path=location)) == ROWS
     assert (tmp_path / "new" / "d" / "README.md").read_text().endswith("\n# Rows\n")
-    assert os.listdir(tmp_path / "new") == ["d"]
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["d"]
 
 
 def test_several_datasets_are_saved_in_one_folder(tmp_path: Path, dataset: Dataset) -> None:
