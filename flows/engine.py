@@ -22,14 +22,14 @@ from llms.base import AsyncLLM
 from llms.loop import run_async
 from llms.typing import FormattedInput, GenerateOutput, TokenCounts
 from tasks.base import Task
-from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in
+from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in, restored
 from tasks.typing import Row
 
 PROGRESS_SECONDS = 10.0
 LISTENER_SECONDS = 0.25
 
 
-class PipelineError(ValueError):
+class PipelineError(RuntimeError):
     """The steps don't fit each other. Raised before anything is sent; says which, and the way out."""
 
 
@@ -132,7 +132,8 @@ def _rows_of(step: GeneratorStep, run: Run) -> Iterable[list[Row]]:
     left = run.limits.rows if run.limits else None
     for made in step.process():
         rows, last = made if isinstance(made, tuple) else (made, False)
-        yield list(rows) if left is None else list(rows)[:left]
+        named_rows = [restored(row, {}, step.output_mappings) for row in rows]
+        yield named_rows if left is None else named_rows[:left]
         if left is not None:
             left -= len(rows)
             if left <= 0:
@@ -464,7 +465,7 @@ class _Gate:
         self._unseen = {id(node) for node in self._sources if node in to_run}
         self._columns: dict[int, frozenset[str]] = {}
         for node in self._sources:
-            known = cast("GeneratorStep", node.step).columns()
+            known = source_columns(cast("GeneratorStep", node.step))
             if known is not None:
                 self._columns[id(node)] = known
         self._check()
@@ -480,6 +481,12 @@ class _Gate:
             check_columns(self._nodes, self._columns)
         if not self._unseen:
             self.open.set()
+
+
+def source_columns(step: GeneratorStep) -> frozenset[str] | None:
+    """The columns of a source under the dataset's names, where they can be known without making rows."""
+    known = step.columns()
+    return None if known is None else frozenset(step.output_mappings.get(name, name) for name in known)
 
 
 def check_columns(nodes: Sequence[Node], sources: dict[int, frozenset[str]]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
 from pydantic import Field
 
-from flows.engine import PipelineError, check_columns
+from flows.engine import PipelineError, check_columns, source_columns
 from flows.parameters import Flow
 from flows.preview import checked, preview, setting
 from flows.results import MAX_FAILED_ROWS, finish
@@ -126,7 +126,7 @@ class Pipeline:
         known = {
             id(node): columns
             for node in nodes.values()
-            if isinstance(node.step, GeneratorStep) and (columns := node.step.columns()) is not None
+            if isinstance(node.step, GeneratorStep) and (columns := source_columns(node.step)) is not None
         }
         sources = [node for node in nodes.values() if isinstance(node.step, GeneratorStep)]
         if len(known) == len(sources):

@@ -37,7 +37,7 @@ from llms.errors import (
     error_for_status,
 )
 from llms.loop import PerLoop
-from llms.openai import CHAT, parse_answer, response_format
+from llms.openai import CHAT, parse_answer, response_format, trusted_certificates
 from llms.parameters import Aside, short
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
 
@@ -341,7 +341,7 @@ class InferenceEndpointsLLM(AsyncLLM):
             **key_header(self._found_server().key),
         }
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trusted_certificates()),
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             headers=headers,
             trust_env=True,
@@ -387,7 +387,7 @@ def served_model(url: str, key: SecretStr | None) -> str:
 
     try:
         listed = chat_url(url).replace("/chat/completions", "/models")
-        response = httpx2.get(listed, headers=key_header(key), timeout=10, follow_redirects=True)
+        response = httpx2.get(listed, headers=key_header(key), timeout=10, verify=trusted_certificates())
         return str(response.json()["data"][0]["id"])
     except (httpx2.HTTPError, ValueError, LookupError, TypeError):
         return ANY_MODEL
@@ -404,7 +404,8 @@ def wake(endpoint: InferenceEndpoint, token: str) -> None:
 
     if endpoint.url is not None:
         with contextlib.suppress(httpx2.HTTPError):
-            httpx2.get(endpoint.url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+            headers = {"Authorization": f"Bearer {token}"}
+            httpx2.get(endpoint.url, headers=headers, timeout=10, verify=trusted_certificates())
 
 
 def parse_text(answer: Mapping[str, Any], headers: Mapping[str, str], *, with_logprobs: bool) -> GenerateOutput:

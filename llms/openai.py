@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import orjson
@@ -39,6 +40,8 @@ from llms.structured_output import schema_name, strict_schema
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
 
 if TYPE_CHECKING:
+    import ssl
+
     from openai import AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -265,7 +268,7 @@ class OpenAILLM(OfflineBatchLLM):
             max_retries=0,
             organization=self.organization or None,
             default_headers=self.default_headers,
-            http_client=openai.DefaultAioHttpClient(timeout=self.timeout),
+            http_client=openai.DefaultAioHttpClient(timeout=self.timeout, verify=trusted_certificates()),
         )
 
     def _error_from(self, error: Exception) -> LLMError:
@@ -360,6 +363,14 @@ class OpenAILLM(OfflineBatchLLM):
             await self._client().batches.cancel(job_id)
         except openai.OpenAIError as error:
             raise self._error_from(error) from None
+
+
+@cache
+def trusted_certificates() -> ssl.SSLContext:
+    """One for the process: reading the certificates takes 30 ms, on the loop of all requests."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def response_format(schema: JSONSchema) -> dict[str, Any]:

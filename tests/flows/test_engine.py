@@ -12,7 +12,7 @@ from flows.results import TooManyFailedRowsError, collect
 from flows.rows import load
 from llms import AuthenticationError, ConnectionFailedError, OpenAILLM
 from llms.local_provider import FaultRule, LocalProvider
-from tasks import GlobalStep, Step, StepInput, StepOutput, TextGeneration
+from tasks import GlobalStep, SourceError, Step, StepInput, StepOutput, TextGeneration
 
 PROMPTS = [{"instruction": f"Tell me about number {number}."} for number in range(20)]
 
@@ -227,7 +227,7 @@ def test_a_column_missing_further_down_is_said_before_anything_is_sent(provider:
 
 
 def test_no_rows_is_an_error_that_names_the_source(provider: LocalProvider, storage: Path) -> None:
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(SourceError, match="no rows"):
         collect(generation().map(load([])))
 
 
