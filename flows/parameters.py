@@ -162,7 +162,7 @@ def _starting_flow_run() -> Any:
 
 def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
     """The function, with errors whose message says it all returned as a failed state of their name."""
-    if getattr(function, "_clear_failures", False):
+    if hasattr(function, "__stillflow__"):
         return function
     if inspect.iscoroutinefunction(function):
 
@@ -173,8 +173,7 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
             except clear_errors() as error:
                 return failed_state(error)
 
-        run_async._clear_failures = True  # type: ignore[attr-defined]
-        return cast("Callable[P, R]", run_async)
+        return cast("Callable[P, R]", resolved(run_async, function))
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -183,8 +182,16 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
         except clear_errors() as error:
             return failed_state(error)
 
-    run._clear_failures = True  # type: ignore[attr-defined]
-    return cast("Callable[P, R]", run)
+    return cast("Callable[P, R]", resolved(run, function))
+
+
+def resolved(wrapper: Any, function: Callable[..., Any]) -> Any:
+    """The wrapper with the annotations of `function` as types: their names are known to its module alone."""
+    signature = inspect.signature(function, eval_str=True)
+    wrapper.__signature__ = signature
+    wrapper.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+    wrapper.__stillflow__ = True
+    return wrapper
 
 
 def clear_errors() -> tuple[type[Exception], ...]:
