@@ -24,7 +24,9 @@ async def preference(
         group_generations=True,
         output_mappings={"generation": "generations", "model_name": "generation_model"},
     ),
-    ultrafeedback: UltraFeedback = UltraFeedback(llm=OpenAILLM(model="gpt-4o"), aspect="overall-rating"),
+    ultrafeedback: UltraFeedback = UltraFeedback(
+        name="ultrafeedback", llm=OpenAILLM(model="gpt-4o"), aspect="overall-rating"
+    ),
     target: Target = SaveToDisk(name="target", path="data/preference"),
     use_cache: bool = True,
     max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,

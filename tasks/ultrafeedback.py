@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 from pydantic import Field
 
 from llms.parameters import short
-from llms.typing import ChatItem, ChatType, JSONSchema
+from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
 from tasks.templates import render
 from tasks.typing import Columns, Row
@@ -93,8 +93,9 @@ class UltraFeedback(Task):
         """Whether the aspect asks for the type of each answer too."""
         return self.aspect in WITH_TYPES
 
-    def format_input(self, input: Row) -> ChatType:
+    def format_input(self, input: Row) -> FormattedInput:
         answers = answers_in(input)
+        structured = self.wanted_schema() is not None
         prompt = render(
             "ultrafeedback/request",
             quality=QUALITIES[self.aspect],
@@ -103,12 +104,14 @@ class UltraFeedback(Task):
             answers=answers,
             count=len(answers),
             types=self.asks_for_types,
-            structured=self.wanted_schema() is not None,
+            structured=structured,
         )
-        return [ChatItem(role="user", content=prompt.strip())]
+        chat = [ChatItem(role="user", content=prompt.strip())]
+        return (chat, evaluations_schema(len(answers), self.asks_for_types)) if structured else chat
 
     def get_structured_output(self) -> JSONSchema:
-        return evaluations_schema(self.asks_for_types)
+        """The schema for two answers; a prompt's own has as many as the row."""
+        return evaluations_schema(2, self.asks_for_types)
 
     def format_output(self, output: str | None, input: Row) -> Row:
         found = parse_evaluations(output or "", len(answers_in(input)), self.asks_for_types)
@@ -125,7 +128,7 @@ class UltraFeedback(Task):
     def format_example(self, example: Row) -> str:
         evaluations = evaluations_in(example, self.asks_for_types)
         if self.wanted_schema() is not None:
-            return json.dumps({"evaluations": evaluations}, ensure_ascii=False)
+            return json.dumps({key_of(each.pop("answer")): each for each in evaluations}, ensure_ascii=False)
         return "\n\n".join(map(block, evaluations))
 
 
@@ -148,16 +151,24 @@ def answers_in(row: Row) -> list[str]:
     return texts
 
 
-def evaluations_schema(types: bool) -> JSONSchema:
-    """The JSON schema of a reply, in the form that strict modes take: everything required, nothing more."""
-    fields: dict[str, JSONSchema] = {"answer": {"type": "integer"}}
+def evaluations_schema(count: int, types: bool) -> JSONSchema:
+    """The JSON schema of a reply, in the form that strict modes take: everything required, nothing more.
+
+    Each answer has a key of its own, so that none can be left out, doubled or taken for another.
+    """
+    fields: dict[str, JSONSchema] = {}
     if types:
         fields["type"] = {"type": "integer", "enum": list(range(TYPES + 1))}
     fields["rationale"] = {"type": "string"}
     if types:
         fields["rationale_for_rating"] = {"type": "string"}
     fields["rating"] = {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))}
-    return closed_object({"evaluations": {"type": "array", "items": closed_object(fields)}}, title="evaluations")
+    return closed_object({key_of(number): closed_object(fields) for number in range(1, count + 1)}, title="evaluations")
+
+
+def key_of(number: int) -> str:
+    """The key of an answer in a reply in JSON."""
+    return f"answer_{number}"
 
 
 def closed_object(properties: dict[str, JSONSchema], **more: Any) -> JSONSchema:
@@ -210,7 +221,7 @@ Block: TypeAlias = tuple[int | None, Fields]
 NOUN = r"(?:answer|text|output|response|generation|completion|candidate|evaluation|assessment)"
 HEADER = re.compile(
     r"^[\W_]*(?:\d+[.)]\s*)?[\W_]*(?:(?:output|evaluation|feedback|assessment|review|rating|judge?ment)s?\s+(?:for|of)\s+)?"
-    rf"(?:the\s+)?{NOUN}(?:\s+(?:number|no\.?)\s*=?\s*[\"']?)?\s*#?\s*(?P<number>\d+)\b(?:[\"']\s*>)?"
+    rf"(?:the\s+)?{NOUN}(?:\s+(?:number|no\.?)\s*=?\s*[\"']?)?[\s_]*#?\s*(?P<number>\d+)\b(?:[\"']\s*>)?"
     rf"(?:\s+{NOUN})?(?P<rest>.*)$",
     re.IGNORECASE,
 )

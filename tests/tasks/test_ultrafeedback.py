@@ -311,7 +311,7 @@ def test_an_llm_that_takes_schemas_is_asked_for_json_and_another_for_text() -> N
         assert row["ratings"] == [5, 3]
     assert "JSON" not in plain.asked[0][0]["content"]
     assert "Answer 2\nRationale: <" in plain.asked[0][0]["content"]
-    assert '"evaluations"' in structured.asked[0][0]["content"]
+    assert '"answer_1", "answer_2":' in structured.asked[0][0]["content"]
     assert structured.schemas == [UltraFeedback(llm=structured).get_structured_output()]
 
 
@@ -364,3 +364,18 @@ def test_few_shot_examples_are_shown_in_the_form_that_is_asked_for() -> None:
     llm = Rater(reply=AS_ASKED)
     next(UltraFeedback(llm=llm, examples=[example]).process([ROW]))
     assert llm.asked[0][1] == {"role": "assistant", "content": AS_ASKED}
+
+
+def test_each_answer_has_a_key_of_its_own_in_the_schema_and_is_joined_by_it() -> None:
+    task = UltraFeedback(llm=StructuredRater(reply=""))
+    row = {**ROW, "generations": ["a", "b", "c"]}
+
+    _, schema = task.format_input(row)
+    columns = task.format_output(
+        '{"answer_3": {"rationale": "z", "rating": 1}, "answer_1": {"rationale": "x", "rating": 5},'
+        ' "answer_2": {"rationale": "y", "rating": 3}}',
+        row,
+    )
+
+    assert schema["required"] == ["answer_1", "answer_2", "answer_3"]
+    assert columns == {"ratings": [5, 3, 1], "rationales": ["x", "y", "z"]}
