@@ -235,6 +235,8 @@ def row_text(row: Mapping[str, Any]) -> str:
 def cut(value: Any, length: int = 90) -> Any:
     if isinstance(value, str) and len(value) > length:
         return f"{value[:length]}…"
+    if isinstance(value, dict):
+        return {name: cut(each, length) for name, each in value.items()}
     return [cut(each, length) for each in value[:3]] if isinstance(value, list) else value
 
 

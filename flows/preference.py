@@ -22,7 +22,7 @@ async def preference(
         llm=OpenAILLM(model="gpt-4o-mini", generation_kwargs={"temperature": 1.0}),
         num_generations=2,
         group_generations=True,
-        output_mappings={"generation": "generations", "model_name": "generation_model"},
+        output_mappings={"generation": "generations", "model_name": "generation_models"},
     ),
     ultrafeedback: UltraFeedback = UltraFeedback(
         name="ultrafeedback", llm=OpenAILLM(model="gpt-4o"), aspect="overall-rating"

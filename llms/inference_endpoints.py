@@ -20,6 +20,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
@@ -344,7 +345,7 @@ class InferenceEndpointsLLM(AsyncLLM):
             connector=aiohttp.TCPConnector(limit=0, ssl=trusted_certificates()),
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             headers=headers,
-            trust_env=True,
+            proxy=proxy_for(self._found_server().url),
         )
 
 
@@ -366,6 +367,12 @@ def is_of_hugging_face(url: str) -> bool:
 
 def key_header(key: SecretStr | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def proxy_for(url: str) -> str | None:
+    """The environment's proxy, looked up once: aiohttp's `trust_env` asks two threads for every request."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def chat_url(url: str) -> str:

@@ -130,7 +130,7 @@ class FormatTextGenerationDPO(Format):
         instruction: the prompt.
         generations: the answers.
         ratings: a number per answer; more is better.
-        generation_models (optional): the model of each answer.
+        generation_models (optional): the model of each answer, or one for all.
         system_prompt (optional): the chats begin with it.
 
     Output columns:
@@ -172,7 +172,7 @@ class FormatChatGenerationDPO(Format):
         messages: the chat up to the answer.
         generations: the answers.
         ratings: a number per answer; more is better.
-        generation_models (optional): the model of each answer.
+        generation_models (optional): the model of each answer, or one for all.
 
     Output columns:
         prompt: the user's first message.
@@ -265,7 +265,7 @@ def best_and_worst(rated: Sequence[Rated]) -> tuple[Rated, Rated] | None:
 def rated_generations(row: Row) -> list[Rated]:
     """The generations that have a rating. Raises ValueError where the lists don't fit each other."""
     texts, ratings = list_in(row, "generations"), list_in(row, "ratings")
-    models = [None] * len(texts) if row.get("generation_models") is None else list_in(row, "generation_models")
+    models = models_in(row, len(texts))
     if not len(texts) == len(ratings) == len(models):
         raise ValueError(
             "a rating (and a model) per generation: got"
@@ -279,6 +279,12 @@ def rated_generations(row: Row) -> list[Rated]:
         for text, rating, model in zip(texts, ratings, models, strict=True)
         if text is not None and rating is not None and rating == rating  # not NaN
     ]
+
+
+def models_in(row: Row, count: int) -> list[Any]:
+    """The model of each generation: given one by one, once for all, or not at all."""
+    given = row.get("generation_models")
+    return [given] * count if given is None or isinstance(given, str) else list_in(row, "generation_models")
 
 
 def prompt_columns(chat: ChatType) -> Row:

@@ -1,0 +1,217 @@
+"""Parameters of flows: given in part, by every way in, merged onto the defaults; mistakes are refused by name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows.cli import given_parameters
+from flows.parameters import Flow, flow, merge_parameters, over_mapping
+from flows.preference import preference
+from flows.preview import checked
+from flows.text_generation import text_generation
+from llms import OpenAILLM, ParameterError
+from prefect.utilities.schema_tools.validation import validate
+from tasks import LoadDataFromDisk, LoadDataFromFileSystem, SaveToFiles, TextGeneration
+
+PART = {"text_generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}
+
+
+@flow
+async def small(
+    text_generation: TextGeneration = TextGeneration(  # noqa: B008 -- how flows are written
+        llm=OpenAILLM(model="gpt-4o-mini", generation_kwargs={"max_new_tokens": 9}),
+        system_prompt="Be brief.",
+    ),
+    count: int = 1,
+) -> Any:
+    """A flow that returns its parameters."""
+    return text_generation, count
+
+
+def task_of(**parameters: Any) -> TextGeneration:
+    return checked(small, parameters)["text_generation"]
+
+
+def test_a_part_is_merged_onto_the_default() -> None:
+    task = task_of(**PART)
+
+    assert task.llm.generation_kwargs == {"max_new_tokens": 9, "temperature": 0.3}
+    assert task.llm.model == "gpt-4o-mini"
+    assert task.system_prompt == "Be brief."
+
+
+def test_text_from_a_command_line_is_coerced() -> None:
+    parameters = given_parameters(
+        None, ("text_generation.llm.generation_kwargs.temperature=0.3", "text_generation.num_generations=2", "count=4")
+    )
+
+    values = checked(small, parameters)
+
+    assert values["text_generation"].llm.generation_kwargs["temperature"] == 0.3
+    assert values["text_generation"].num_generations == 2
+    assert values["count"] == 4
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_a_file_and_a_command_line_go_together_and_the_command_line_wins(tmp_path: Path, ending: str) -> None:
+    import yaml
+
+    path = tmp_path / f"parameters.{ending}"
+    whole = {"text_generation": {"system_prompt": "From a file.", "llm": {"generation_kwargs": {"temperature": 0.9}}}}
+    path.write_text(json.dumps(whole) if ending == "json" else yaml.safe_dump(whole))
+
+    task = task_of(**given_parameters(str(path), ("text_generation.llm.generation_kwargs.temperature=0.3",)))
+
+    assert task.system_prompt == "From a file."
+    assert task.llm.generation_kwargs["temperature"] == 0.3
+
+
+def test_none_leaves_the_default_as_a_form_sends_it_for_fields_left_alone() -> None:
+    task = task_of(text_generation={"system_prompt": None, "llm": {"generation_kwargs": {"max_new_tokens": None}}})
+
+    assert task.system_prompt == "Be brief."
+    assert task.llm.generation_kwargs == {"max_new_tokens": 9}
+
+
+def test_a_whole_instance_is_taken_as_it_is() -> None:
+    mine = TextGeneration(llm=OpenAILLM(model="mine", api_key="sk-1"))
+
+    assert task_of(text_generation=mine) is mine
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"text_generation": {"llm": {"generation_kwargs": {"temprature": 1}}}}, "Did you mean 'temperature'"),
+        ({"text_generation": {"llm": {"generation_kwargs": {"temperature": "hot"}}}}, "valid number.*'hot'"),
+        ({"text_generation": {"llm": {"generation_kwargs": {"temperature": 3}}}}, "less than or equal to 2.*got 3"),
+        ({"text_generation": {"llm": {"modle": "x"}}}, r"text_generation\.llm\.modle.*Did you mean 'model'"),
+        ({"text_generation": {"num_generation": 2}}, "Did you mean 'num_generations'"),
+        ({"text_generation": {"num_generations": 0}}, "greater than or equal to 1, got 0"),
+        ({"text_generation": {"template": "{{ oops"}}, "not a Jinja2 template"),
+        ({"text_generation": {"llm": {"provider": "opnai", "model": "x"}}}, "Did you mean 'openai'"),
+        ({"text_generaton": {}}, "Did you mean 'text_generation'"),
+    ],
+)
+def test_a_mistake_is_refused_with_where_what_and_the_way_out(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        checked(small, given)
+
+
+def test_another_provider_starts_from_nothing_of_the_old_one() -> None:
+    task = task_of(text_generation={"llm": {"provider": "inference-endpoints", "model_id": "org/model"}})
+
+    assert type(task.llm).__name__ == "InferenceEndpointsLLM"
+    assert task.llm.generation_kwargs == {}
+
+
+def test_an_adapter_of_ones_own_is_taken_by_its_import_path() -> None:
+    task = task_of(text_generation={"llm": {"provider": "tests.flows.own_llm:OwnLLM", "voice": "low"}})
+
+    assert type(task.llm).__name__ == "OwnLLM"
+    assert task.llm.voice == "low"
+
+
+def test_sources_and_targets_change_by_kind_or_in_part() -> None:
+    values = checked(text_generation, {"source": {"data_files": "other.jsonl"}, "target": {"kind": "files", "path": "o.csv"}})
+
+    assert isinstance(values["source"], LoadDataFromFileSystem)
+    assert values["source"].data_files == "other.jsonl"
+    assert isinstance(values["target"], SaveToFiles)
+    other = checked(text_generation, {"source": {"kind": "disk", "dataset_path": "somewhere"}})["source"]
+    assert isinstance(other, LoadDataFromDisk)
+
+
+def test_a_deployments_parameters_lie_between_the_defaults_and_the_runs() -> None:
+    deployed = {"text_generation": {"llm": {"model": "from-the-deployment"}, "system_prompt": "Deployed."}}
+
+    task = merge_parameters(small.fn, deployed, PART)["text_generation"]
+
+    assert (task.llm.model, task.system_prompt) == ("from-the-deployment", "Deployed.")
+    assert task.llm.generation_kwargs == {"max_new_tokens": 9, "temperature": 0.3}
+
+
+def test_a_changed_tag_drops_what_a_deployment_said_of_the_old_variant() -> None:
+    below = {"provider": "openai", "model": "x"}
+
+    assert over_mapping(below, {"provider": "inference-endpoints", "model_id": "y"}) == {
+        "provider": "inference-endpoints",
+        "model_id": "y",
+    }
+
+
+@pytest.mark.parametrize("ready_made", [text_generation, preference], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    ("given", "fits"),
+    [
+        ({}, True),
+        (PART, True),
+        ({"source": {"data_files": "x.jsonl"}}, True),
+        ({"target": {"path": "x"}}, True),
+        ({"text_generation": {"llm": {"generation_kwargs": {"temperature": "hot"}}}}, False),
+        ({"text_generation": {"llm": {"generation_kwargs": {"temprature": 0.3}}}}, False),
+        ({"text_generation": {"llm": {"modle": "x"}}}, False),
+        ({"text_generation": {"llm": {"model": 3}}}, False),
+        ({"text_generation": {"num_generations": "2"}}, False),
+        ({"text_generation": {"nonsense": 1}}, False),
+        ({"use_cache": "sometimes"}, False),
+    ],
+)
+def test_the_server_takes_parts_and_refuses_mistakes(ready_made: Flow[..., Any], given: dict[str, Any], fits: bool) -> None:
+    schema = ready_made.parameters.model_dump()
+
+    assert (validate(given, schema, ignore_required=True) == []) is fits
+
+
+@pytest.mark.parametrize("ready_made", [text_generation, preference], ids=lambda each: each.name)
+def test_forms_have_titles_descriptions_and_an_order_at_every_level_and_no_secrets(ready_made: Flow[..., Any]) -> None:
+    schema = ready_made.parameters.model_dump()
+
+    for name, definition in schema["definitions"].items():
+        properties = definition["properties"]
+        assert [each["position"] for each in properties.values()].count(0) == 1, name
+        assert sorted(each["position"] for each in properties.values()) == list(range(len(properties))), name
+        assert all(each.get("title") for each in properties.values()), name
+        assert not {"api_key", "default_headers", "token"} & set(properties), name
+    assert all(each.get("description") for each in schema["properties"].values())
+
+
+def test_a_form_shows_the_values_of_the_flows_own_default() -> None:
+    schema = small.parameters.model_dump()
+
+    llm = schema["definitions"]["OpenAILLM_text_generation"]["properties"]
+    assert llm["model"]["default"] == "gpt-4o-mini"
+    assert llm["generation_kwargs"]["properties"]["max_new_tokens"]["default"] == 9
+    assert schema["definitions"]["TextGeneration_text_generation"]["properties"]["system_prompt"]["default"] == "Be brief."
+
+
+def test_the_plain_decorator_of_prefect_works_with_whole_parameters(prefect: str) -> None:
+    import prefect as plain
+
+    @plain.flow
+    async def ordinary(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> str:  # noqa: B008
+        return task.llm.model_name
+
+    assert asyncio.run(ordinary()) == "m"
+    whole = TextGeneration(llm=OpenAILLM(model="other")).model_dump(mode="json")
+    assert asyncio.run(ordinary(task=whole)) == "other"
+
+
+def test_an_async_and_a_sync_flow_both_load_map_and_collect(provider, storage: Path, prefect: str) -> None:
+    from flows import collect, load
+
+    rows = [{"instruction": "Say hi."}]
+
+    @flow
+    async def in_async(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:  # noqa: B008
+        return await collect(task.map(load(rows)))
+
+    @flow
+    def in_sync(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:  # noqa: B008
+        return collect(task.map(load(rows)))
+
+    assert len(asyncio.run(in_async())) == len(in_sync()) == 1
