@@ -72,6 +72,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'flows' has no attribute {name!r}")
     from importlib import import_module
 
-    # Adapters find credentials by name in Prefect's blocks wherever flows are in use.
-    import_module("flows.credentials")
     return getattr(import_module(_homes[name]), name)

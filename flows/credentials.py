@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from pydantic import Field, SecretStr
 
-from llms.credentials import Credentials, use_credentials_store
+from llms.credentials import Credentials
 
 
 class LLMCredentials(Block):
@@ -51,6 +51,3 @@ def missing(name: str) -> str:
         f"Prefect has no block of type 'llm-credentials' or 'secret' named {name.rpartition('/')[2]!r}; make one on the"
         " UI's Blocks page (`prefect block register -m flows.credentials` brings the type), or leave credentials empty"
     )
-
-
-use_credentials_store(find_credentials)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import orjson
 
+from flows.credentials import find_credentials
 from flows.digest import digest, digest_of_rows
 from flows.journal import Entries, Journal
 from flows.log import run_logger
@@ -19,6 +20,7 @@ from flows.rows import Node, Stream
 from flows.run import Run, progress_listener
 from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
 from llms.base import AsyncLLM
+from llms.credentials import use_credentials_store
 from llms.loop import run_async
 from llms.typing import FormattedInput, GenerateOutput, TokenCounts
 from tasks.base import Task
@@ -42,11 +44,12 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
         ShardError, StorageError: rows can't be kept or read.
     """
     nodes = list({id(node): node for leaf in leaves for node in leaf.ancestry()}.values())
-    for node in nodes:
-        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
-            node.step.load()
+    use_credentials_store(find_credentials)
     to_run = [node for node in nodes if not _is_done(node)]
     gate = _Gate(nodes, to_run)
+    for node in to_run:
+        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
+            node.step.load()
     for node in to_run:
         node.stream = Stream()
     drivers: list[asyncio.Task[None]] = []
@@ -486,7 +489,7 @@ class _Gate:
 def source_columns(step: GeneratorStep) -> frozenset[str] | None:
     """The columns of a source under the dataset's names, where they can be known without making rows."""
     known = step.columns()
-    return None if known is None else frozenset(step.output_mappings.get(name, name) for name in known)
+    return frozenset(step.output_mappings.get(name, name) for name in known) if known else None
 
 
 def check_columns(nodes: Sequence[Node], sources: dict[int, frozenset[str]]) -> None:

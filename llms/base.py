@@ -48,7 +48,7 @@ class LLM(Configurable, ABC):
     ] = 50
 
     _pending: list[_Pending] = PrivateAttr(default_factory=list["_Pending"])
-    _worker: ThreadPoolExecutor | None = PrivateAttr(default=None)
+    _worker: _Worker = PrivateAttr(default_factory=lambda: _Worker())
 
     @property
     @abstractmethod
@@ -100,7 +100,6 @@ class LLM(Configurable, ABC):
         if not kwargs:
             return self
         checked = self.merged({"generation_kwargs": kwargs})
-        self._worker = self._one_worker()
         changed = self.model_copy(update={"generation_kwargs": checked.generation_kwargs})
         changed._pending = []
         return changed
@@ -142,13 +141,9 @@ class LLM(Configurable, ABC):
     def _flush(self) -> None:
         """Hand what waits to the worker, one batch per call: the engine sees one call at a time."""
         pending, self._pending = self._pending, []
-        self._worker = self._one_worker()
         for start in range(0, len(pending), self.input_batch_size):
             batch = pending[start : start + self.input_batch_size]
-            self._worker.submit(self._generate_batch, batch)
-
-    def _one_worker(self) -> ThreadPoolExecutor:
-        return self._worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix=type(self).__name__)
+            self._worker.thread().submit(self._generate_batch, batch)
 
     def _generate_batch(self, batch: list[_Pending]) -> None:
         for n, schema, group in _alike(batch, self.structured_output):
@@ -291,6 +286,27 @@ class AsyncLLM(LLM):
     @classmethod
     def generating_function(cls) -> Callable[..., Any]:
         return cls.agenerate
+
+
+class _Worker:
+    """The one thread in which a local engine works. It makes no difference between two models, and doesn't travel."""
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    def thread(self) -> ThreadPoolExecutor:
+        """Started when there is work for it."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
+        return self._executor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Worker)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __reduce__(self) -> tuple[type[_Worker], tuple[()]]:
+        return (type(self), ())
 
 
 class _Pending:

@@ -39,7 +39,7 @@ def credentials_named(name: str) -> Credentials:
     """The credentials called `name`. Raises AuthenticationError where there are none."""
     if _store is None:
         raise AuthenticationError(
-            f"credentials={name!r}: no store of credentials is in use here; `import flows` for Prefect blocks,"
+            f"credentials={name!r}: credentials are found by name in flows alone; give `api_key` here,"
             " or leave credentials empty and set the provider's environment variable"
         )
     try:

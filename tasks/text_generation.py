@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from jinja2 import TemplateSyntaxError
 from pydantic import Field, field_validator
 
-from llms.parameters import short
+from llms.parameters import ParameterError, short
 from llms.typing import ChatItem, ChatType
 from tasks.base import Task, UnreadableAnswerError
 from tasks.templates import template_from, variables_of
@@ -69,13 +69,13 @@ class TextGeneration(Task):
         return ["generation", "model_name"]
 
     def load(self) -> None:
-        """Raises ValueError where `template` and `columns` don't fit each other."""
-        super().load()
+        """Raises ParameterError where `template` and `columns` don't fit each other."""
         used = variables_of(self.template)
         unused, missing = sorted(set(self.columns) - used), sorted(used - set(self.columns))
         if unused or missing:
             problem = f"reads {missing} that aren't in `columns`" if missing else f"doesn't read {unused} of `columns`"
-            raise ValueError(f"{self.name}: the template {self.template!r} {problem} {self.columns!r}")
+            raise ParameterError(f"{self.name}: the template {self.template!r} {problem} {self.columns!r}")
+        super().load()
 
     def format_input(self, input: Row) -> ChatType:
         content = template_from(self.template).render({name: input[name] for name in self.columns})

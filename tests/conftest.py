@@ -11,9 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from llms.local_provider import LocalProvider
+
+if TYPE_CHECKING:
+    from tests.integration.stack import Stack
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,3 +117,21 @@ def wait_for(condition, *, seconds: float, what: str, pause: float = 0.2):  # no
             return found
         time.sleep(pause)
     pytest.fail(f"{what} wasn't there after {seconds} s")
+
+
+@pytest.fixture(scope="session")
+def stack_of_session(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The project deployed from a copy of the clone, a worker and a provider: one for the integration and UI tests."""
+    from tests.integration.stack import stack_on
+
+    server_log = next(tmp_path_factory.getbasetemp().glob("prefect*/server.log"))
+    with stack_on(prefect_api, server_log, tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture
+def stack(stack_of_session: Stack) -> Stack:
+    """The session's stack, with a provider that is healthy and has seen nothing."""
+    stack_of_session.provider.start()
+    stack_of_session.provider.reset()
+    return stack_of_session

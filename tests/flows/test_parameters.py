@@ -117,7 +117,9 @@ def test_an_adapter_of_ones_own_is_taken_by_its_import_path() -> None:
 
 
 def test_sources_and_targets_change_by_kind_or_in_part() -> None:
-    values = checked(text_generation, {"source": {"data_files": "other.jsonl"}, "target": {"kind": "files", "path": "o.csv"}})
+    values = checked(
+        text_generation, {"source": {"data_files": "other.jsonl"}, "target": {"kind": "files", "path": "o.csv"}}
+    )
 
     assert isinstance(values["source"], LoadDataFromFileSystem)
     assert values["source"].data_files == "other.jsonl"
@@ -161,7 +163,9 @@ def test_a_changed_tag_drops_what_a_deployment_said_of_the_old_variant() -> None
         ({"use_cache": "sometimes"}, False),
     ],
 )
-def test_the_server_takes_parts_and_refuses_mistakes(ready_made: Flow[..., Any], given: dict[str, Any], fits: bool) -> None:
+def test_the_server_takes_parts_and_refuses_mistakes(
+    ready_made: Flow[..., Any], given: dict[str, Any], fits: bool
+) -> None:
     schema = ready_made.parameters.model_dump()
 
     assert (validate(given, schema, ignore_required=True) == []) is fits
@@ -186,7 +190,9 @@ def test_a_form_shows_the_values_of_the_flows_own_default() -> None:
     llm = schema["definitions"]["OpenAILLM_text_generation"]["properties"]
     assert llm["model"]["default"] == "gpt-4o-mini"
     assert llm["generation_kwargs"]["properties"]["max_new_tokens"]["default"] == 9
-    assert schema["definitions"]["TextGeneration_text_generation"]["properties"]["system_prompt"]["default"] == "Be brief."
+    assert (
+        schema["definitions"]["TextGeneration_text_generation"]["properties"]["system_prompt"]["default"] == "Be brief."
+    )
 
 
 def test_the_plain_decorator_of_prefect_works_with_whole_parameters(prefect: str) -> None:

@@ -167,9 +167,7 @@ class Server:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of the API. Raises Refused. A 503 (SQLite is locked) is tried again, as Prefect's client does."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.api}{path}", data, {"Content-Type": "application/json"}, method=method
-        )
+        request = urllib.request.Request(f"{self.api}{path}", data, {"Content-Type": "application/json"}, method=method)
         for attempt in range(6):
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:

@@ -24,7 +24,7 @@ from llms import (
     ModelNotFoundError,
     ParameterError,
 )
-from llms.inference_endpoints import chat_url, error_from, is_of_hugging_face, text_url
+from llms.inference_endpoints import chat_url, error_from, is_of_hugging_face, proxy_for, text_url
 from llms.local_provider import LocalProvider
 
 CHAT: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
@@ -656,6 +656,21 @@ def test_a_filtered_answer_is_final(provider: LocalProvider) -> None:
 
     assert one(llm)["error"]["type"] == "ContentFilterError"
     assert len(bodies(provider)) == 1
+
+
+@pytest.mark.parametrize(("exempt", "through"), [("", True), ("example.com", False)])
+def test_the_environments_proxy_is_used(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, exempt: str, through: bool
+) -> None:
+    root = provider.base_url.removesuffix("/v1")
+    monkeypatch.setenv("http_proxy", root)
+    monkeypatch.setenv("no_proxy", exempt)
+
+    assert proxy_for("http://example.com/v1") == (root if through else None)
+    if through:
+        llm = llm_at("http://example.com", max_retries=0)
+        one(llm, extra_body={"model": "by-proxy"})
+        assert "by-proxy" in [request.body["model"] for request in provider.requests if request.body]
 
 
 # Bearing

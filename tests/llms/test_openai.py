@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import socket
 import time
 from collections.abc import Iterator
@@ -623,6 +624,15 @@ def test_identity_has_what_decides_the_answers_and_nothing_of_speed(provider: Lo
     assert slow.identity() == fast.identity()
     assert slow.identity() != llm_at(provider, generation_kwargs={"seed": 1}).identity()
     assert slow.identity() != llm_at(provider, base_url="http://elsewhere/v1").identity()
+
+
+def test_what_an_llm_was_used_for_makes_no_difference(provider: LocalProvider) -> None:
+    fresh, used = llm_at(provider), llm_at(provider)
+    one(used, temperature=0.5)
+
+    assert used == fresh
+    assert pickle.loads(pickle.dumps(used)) == fresh
+    assert one(pickle.loads(pickle.dumps(used)))["generations"][0]
 
 
 # Loops
