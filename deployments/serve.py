@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect import serve
+from prefect.deployments.runner import EntrypointType  # pyright: ignore[reportPrivateImportUsage]
+from prefect.schedules import Cron
+
 from flows.preference import preference
 from flows.text_generation import text_generation
-from prefect import serve
-from prefect.deployments.runner import EntrypointType
-from prefect.schedules import Cron
 
 WEEKLY = "0 6 * * 1"
 

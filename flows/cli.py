@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 if TYPE_CHECKING:
     from flows.parameters import Flow
     from flows.run import Run
+    from llms.typing import ChatType, StructuredInput
 
 READY_MADE = {
     "text_generation": (
@@ -93,7 +94,7 @@ def flow_named(name: str) -> Flow[..., Any]:
         raise click.BadParameter(f"{path!r} can't be loaded: {type(error).__name__}: {error}") from None
     if not isinstance(found, PrefectFlow):
         raise click.BadParameter(f"{path!r} is no flow, but {type(found).__name__}")
-    return found
+    return cast("Flow[..., Any]", found)
 
 
 def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise ParameterError(f"{path} is neither JSON nor YAML: {error}") from None
     if not isinstance(read, Mapping):
         raise ParameterError(f"{path}: expected the parameters by name, got {short(read)}")
-    return dict(read)
+    return dict(cast("Mapping[str, Any]", read))
 
 
 def read_value(text: str) -> Any:
@@ -173,7 +174,7 @@ def prompt_text(prompt: Any) -> str:
         return "  (needs the real answers of the step before it)"
     if isinstance(prompt, str):
         return prompt
-    chat, schema = prompt if isinstance(prompt, tuple) else (prompt, None)
+    chat, schema = cast("StructuredInput", prompt) if isinstance(prompt, tuple) else (cast("ChatType", prompt), None)
     lines = [f"  {message['role']}: {content_text(message['content'])}" for message in chat]
     if schema is not None:
         lines.append(f"  (answer as JSON: {', '.join(schema.get('properties', {}))})")
@@ -209,7 +210,7 @@ def tell(outcome: Any, runs: list[Run]) -> None:
     """Rows, counts, tokens, time, and a look at the first rows."""
     from flows.report import summary_lines
 
-    datasets = outcome if isinstance(outcome, dict) else {"": outcome}
+    datasets = cast("dict[str, Any]", outcome if isinstance(outcome, dict) else {"": outcome})
     for name, dataset in datasets.items():
         if not hasattr(dataset, "features"):
             continue
@@ -236,8 +237,8 @@ def cut(value: Any, length: int = 90) -> Any:
     if isinstance(value, str) and len(value) > length:
         return f"{value[:length]}…"
     if isinstance(value, dict):
-        return {name: cut(each, length) for name, each in value.items()}
-    return [cut(each, length) for each in value[:3]] if isinstance(value, list) else value
+        return {name: cut(each, length) for name, each in cast("dict[str, Any]", value).items()}
+    return [cut(each, length) for each in cast("list[Any]", value)[:3]] if isinstance(value, list) else value
 
 
 class ProgressBar:
@@ -278,7 +279,7 @@ class ProgressBar:
 
 
 @contextmanager
-def rehearsal() -> Iterator[None]:
+def rehearsal() -> Generator[None]:
     """Requests go to the local provider, in a process of its own."""
     from llms.local_provider import LocalProvider
 
@@ -297,7 +298,7 @@ def rehearsal() -> Iterator[None]:
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors() -> Generator[None]:
     """An error with a clear message ends the command with that message and status 1."""
     try:
         yield
@@ -312,7 +313,7 @@ def clear_errors() -> Iterator[None]:
 
 
 @contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
+def environment(name: str, value: str) -> Generator[None]:
     """An environment variable with another value inside a `with` block."""
     before = os.environ.get(name)
     os.environ[name] = value

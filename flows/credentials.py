@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
@@ -34,13 +34,13 @@ def find_credentials(name: str) -> Credentials:
     kind, slash, short_name = name.rpartition("/")
     if not slash or kind == "llm-credentials":
         try:
-            block: Any = LLMCredentials.load(short_name, _sync=True)  # pyright: ignore[reportCallIssue]
+            block = cast("LLMCredentials", LLMCredentials.load(short_name, _sync=True))  # pyright: ignore[reportCallIssue]
             return Credentials(block.api_key, block.base_url)
         except ValueError:
             if slash:
                 raise LookupError(missing(name)) from None
     try:
-        secret: Any = Secret.load(short_name, _sync=True)  # pyright: ignore[reportCallIssue]
+        secret = cast("Secret[Any]", Secret.load(short_name, _sync=True))  # pyright: ignore[reportCallIssue]
     except ValueError:
         raise LookupError(missing(name)) from None
     return Credentials(SecretStr(str(secret.get())))

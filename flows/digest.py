@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -26,10 +26,10 @@ def digest_of_rows(rows: list[dict[str, Any]]) -> str:
 
 
 def _json_form(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"bytes": base64.b64encode(bytes(value)).decode()}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, set | frozenset):
-        return sorted(value)
+        return sorted(cast("set[Any]", value))
     if hasattr(value, "item"):
         return value.item()
     if type(value).__name__ in {"Decimal", "timedelta"}:

@@ -52,9 +52,7 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
             node.step.load()
     for node in to_run:
         node.stream = Stream()
-    drivers: list[asyncio.Task[None]] = []
-    for node in to_run:
-        drivers.append(asyncio.create_task(_drive(node, gate), name=node.name))
+    drivers = [asyncio.create_task(_drive(node, gate), name=node.name) for node in to_run]
     reporter = asyncio.create_task(_report(leaves[0].run))
     try:
         return list(await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves)))
@@ -133,8 +131,7 @@ def digest_path(rows: list[Row]) -> str:
 
 def _rows_of(step: GeneratorStep, run: Run) -> Iterable[list[Row]]:
     left = run.limits.rows if run.limits else None
-    for made in step.process():
-        rows, last = made if isinstance(made, tuple) else (made, False)
+    for rows, last in step.process():
         named_rows = [restored(row, {}, step.output_mappings) for row in rows]
         yield named_rows if left is None else named_rows[:left]
         if left is not None:

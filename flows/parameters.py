@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 
@@ -127,10 +126,16 @@ def parameter_for_form(parameter: inspect.Parameter) -> inspect.Parameter:
     if not isinstance(default, Configurable):
         return parameter
     variants = variants_in(marks_of(parameter.annotation))
+    shown = parameter.replace(default=shown_values(default))
     if variants is None:
-        return parameter.replace(annotation=special_model(default, parameter.name))
+        return shown.replace(annotation=special_model(default, parameter.name))
     base = get_args(parameter.annotation)[0]
-    return parameter.replace(annotation=Annotated[base, variants.special(default, parameter.name)])
+    return shown.replace(annotation=Annotated[base, variants.special(default, parameter.name)])
+
+
+def shown_values(model: Configurable) -> dict[str, Any]:
+    """The values of the fields that a form shows. It submits what it starts with, and others would be refused."""
+    return model.model_dump(mode="json", exclude_none=True, include=set(type(model).model_json_schema()["properties"]))
 
 
 def deployed_parameters() -> dict[str, Any]:
@@ -151,7 +156,7 @@ def deployed_parameters() -> dict[str, Any]:
 def _starting_flow_run() -> Any:
     # Parameters are validated before there is a run context, and a served flow has no run id in its
     # environment either: the engine that is validating is the one place that knows.
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None:
         engine = frame.f_locals.get("self")
         if isinstance(engine, BaseFlowRunEngine):

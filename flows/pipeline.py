@@ -21,12 +21,13 @@ from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
 from flows.run import SHARD_ROWS, Limits, limits_of_run, named, run_for
+from llms.parameters import set_quietly
 from llms.typing import FormattedInput
 from tasks.savers import Saver
 from tasks.steps import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset  # pyright: ignore[reportMissingTypeStubs]
 
 T = TypeVar("T")
 
@@ -183,7 +184,7 @@ class Pipeline:
         return preview(running.flow, parameters, rows=rows)
 
     def serve(self, name: str = "default", **options: Any) -> None:
-        """Serve the flow from this process, as `prefect.Flow.serve` does; call it under `if __name__ == "__main__":`."""
+        """Serve the flow from this process, as `prefect.Flow.serve` does; under `if __name__ == "__main__":`."""
         self.validate()
         self.flow.serve(name=name, **options)
 
@@ -256,7 +257,7 @@ class Pipeline:
             storage=self.storage,
         )
         source = make_generator_step(dataset)
-        source.__dict__["name"] = "dataset"
+        set_quietly(source, "name", "dataset")
         whole.steps = {"dataset": source, **self.steps}
         whole.edges = {"dataset": [], **{name: before or ["dataset"] for name, before in self.edges.items()}}
         whole.routes = self.routes
@@ -295,7 +296,7 @@ class Pipeline:
     async def _finish(self, steps: Mapping[str, Step], *, use_cache: bool, max_failed_rows: float) -> Any:
         nodes = self._nodes(steps, use_cache=use_cache)
         followed = {before for name in self.steps for before in self.edges[name] if name in nodes}
-        savers = {name: cast("Saver", step) for name, step in steps.items() if isinstance(step, Saver)}
+        savers = {name: step for name, step in steps.items() if isinstance(step, Saver)}
         leaves = {name: Rows(node) for name, node in nodes.items() if name not in followed}
         targets: dict[str, Saver] = {}
         for name, saver in savers.items():

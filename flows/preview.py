@@ -13,7 +13,7 @@ from llms.parameters import ParameterError, unknown_name_message
 from llms.typing import FormattedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from flows.parameters import Flow
 
@@ -67,7 +67,7 @@ def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, An
 
 
 @contextmanager
-def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+def setting(variable: ContextVar[Any], value: Any) -> Generator[None]:
     """The variable with another value inside a `with` block."""
     token = variable.set(value)
     try:

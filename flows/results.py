@@ -1,5 +1,9 @@
 """The end of a graph of rows: datasets, opened from files, and saved where a target says."""
 
+# pyarrow, datasets and fsspec have no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import asyncio

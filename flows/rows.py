@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from flows.run import SHARD_ROWS, Run, named, run_for
 from flows.shards import ShardRef
@@ -130,7 +130,7 @@ def load(
     """
     from tasks.loaders import make_generator_step
 
-    step = source if isinstance(source, GeneratorStep) else cast("GeneratorStep", make_generator_step(source))
+    step = source if isinstance(source, GeneratorStep) else make_generator_step(source)
     run = run_for(use_cache=use_cache, shard_rows=shard_rows, storage=storage)
     name = run.name_for(step.name)
     node = Node(run, name, named(step, name))

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from flows.shards import ShardRef, Work
 from flows.storage import Storage, storage_at
-from llms.parameters import Configurable
+from llms.parameters import Configurable, set_quietly
 from tasks.steps import Step
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def named(step: Step, name: str) -> Step:
     if step.name == name:
         return step
     renamed = step.model_copy()
-    renamed.__dict__["name"] = name
+    set_quietly(renamed, "name", name)
     return renamed
 
 

@@ -1,10 +1,14 @@
 """Shards: the Parquet files that rows travel in. Prefect sees only references to them."""
 
+# pyarrow, datasets and fsspec have no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -98,7 +102,7 @@ def find_shard(storage: Storage, path: str) -> ShardRef | None:
         known = orjson.loads(metadata[REFERENCE])
     except (OSError, pa.ArrowInvalid, KeyError, orjson.JSONDecodeError):
         return None
-    return ShardRef(**{**known, "uri": path, "work": Work(**known["work"])})
+    return replace(ShardRef(**known), uri=path, work=Work(**known["work"]))
 
 
 def read_table(storage: Storage, ref: ShardRef) -> pa.Table:

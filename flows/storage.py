@@ -1,5 +1,9 @@
 """Where shards, journals and reports are kept: a folder, or an address that fsspec knows (s3://, gs://, memory://)."""
 
+# pyarrow, datasets and fsspec have no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import os

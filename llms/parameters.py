@@ -78,7 +78,7 @@ class Configurable(BaseModel):
         for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
             properties[name] = for_form(properties[name])
             properties[name]["position"] = position
-        return cast("dict[str, Any]", reference)
+        return reference
 
     @classmethod
     def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
@@ -113,7 +113,8 @@ class Configurable(BaseModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # Connections and the pipeline aren't part of the value: the copy shares them.
         copied = self.model_copy()
-        copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        for name, value in self.__dict__.items():
+            set_quietly(copied, name, copy.deepcopy(value, memo))
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -150,6 +151,11 @@ class Configurable(BaseModel):
         for name in runtime_parameters:
             if name in type(self).model_fields:
                 setattr(self, name, getattr(updated, name))
+
+
+def set_quietly(model: BaseModel, name: str, value: Any) -> None:
+    """Set a field without validating the model again, which a validator of the model must not."""
+    cast("dict[str, Any]", model.__dict__)[name] = value
 
 
 def merge(model: Configurable, overrides: Mapping[str, Any], path: str = "") -> Any:

@@ -34,7 +34,9 @@ def json_schema_of(value: Any) -> JSONSchema:
             raise ValueError(
                 f"structured_output: format {given['format']!r} isn't offered by providers' APIs; give a JSON schema"
             )
-    raise ValueError(f"structured_output: expected a pydantic class or a JSON schema, got {short(value)}")
+    raise ValueError(
+        f"structured_output: expected a pydantic class or a JSON schema, got {short(cast('object', value))}"
+    )
 
 
 def schema_name(schema: JSONSchema) -> str:
@@ -59,7 +61,7 @@ def strict_schema(schema: JSONSchema) -> JSONSchema | None:
 
 def _close(node: Any) -> bool:
     if isinstance(node, list):
-        return all([_close(item) for item in cast("list[Any]", node)])
+        return all(_close(item) for item in cast("list[Any]", node))
     if not isinstance(node, dict):
         return True
     schema = cast("dict[str, Any]", node)
@@ -72,4 +74,4 @@ def _close(node: Any) -> bool:
         schema["additionalProperties"] = False
     children = [value for key, value in schema.items() if key not in {"enum", "const", "required", "properties"}]
     named = list(cast("dict[str, Any]", schema.get("properties", {})).values())
-    return all([_close(child) for child in [*children, *named]])
+    return all(_close(child) for child in [*children, *named])

@@ -55,7 +55,7 @@ class Variants:
             ) from None
         base = cast("type[Configurable]", imported(self.base))
         if not (isinstance(found, type) and issubclass(found, base)):
-            raise ValueError(f"{self.tag}={tag!r} is no kind of {base.__name__}, but {short(found)}")
+            raise ValueError(f"{self.tag}={tag!r} is no kind of {base.__name__}, but {short(cast('object', found))}")
         return found
 
     def tag_of(self, value: Configurable) -> str:
@@ -113,7 +113,7 @@ class Variants:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        whole = cast("dict[str, Any]", handler(schema))
+        whole = handler(schema)
         tabs = whole.get("anyOf", [whole])
         own = [dict(self.own_tab)] if self.own_tab else []
         return {"anyOf": [*tabs, *own], "title": self.title}

@@ -252,7 +252,7 @@ class Task(Step):
 def answered_by(output: GenerateOutput) -> Ask:
     """An `Ask` that has its answer already."""
 
-    async def ask(prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:  # noqa: ARG001 -- the protocol's
+    async def ask(prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
         problem = output.get("error")
         if problem is not None:
             raise LLMError(problem["message"])

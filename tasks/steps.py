@@ -15,11 +15,12 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field, PrivateAttr
 
-from llms.parameters import Aside, Configurable
+from llms.parameters import Aside, Configurable, set_quietly
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 METADATA = "distilabel_metadata"
 SHADOWED = "\x00shadowed"
@@ -33,10 +34,10 @@ class PipelineLike(Protocol):
     def connect(self, before: Step, after: Any) -> None: ...
 
 
-class MappableRows(Protocol[T]):
+class MappableRows(Protocol[T_co]):
     """What a step needs of the rows of a flow."""
 
-    def map(self, step: Step, *others: Any) -> T: ...
+    def map(self, step: Step, *others: Any) -> T_co: ...
 
 
 current_pipeline: ContextVar[PipelineLike | None] = ContextVar("current_pipeline", default=None)
@@ -73,9 +74,9 @@ class Step(Configurable, ABC):
         pipeline = current_pipeline.get()
         if pipeline is not None:
             self._pipeline = pipeline
-            self.__dict__["name"] = pipeline.add_step(self)
+            set_quietly(self, "name", pipeline.add_step(self))
         elif not self.name:
-            self.__dict__["name"] = snake_case(type(self).__name__)
+            set_quietly(self, "name", snake_case(type(self).__name__))
 
     @property
     def pipeline(self) -> PipelineLike | None:
@@ -132,7 +133,7 @@ class Step(Configurable, ABC):
         return [self.input_mappings.get(name, name) for name in required]
 
     def identity(self) -> dict[str, Any]:
-        """What decides this step's rows: its settings, its version, its templates; and, of a class that isn't ours, its code."""
+        """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code."""
         code = {} if type(self).__module__.partition(".")[0] == "tasks" else {"code": code_digest(type(self))}
         templates = {name: digest_of_text(template_source(name)) for name in self.template_names}
         return {**super().identity(), "version": self.version, "templates": templates, **code}
@@ -149,7 +150,7 @@ class Step(Configurable, ABC):
 
     def __rrshift__(self, before: Iterable[Step]) -> Step:
         for step in before:
-            step >> self
+            step.__rshift__(self)
         return self
 
 
@@ -210,7 +211,8 @@ def restored(row: Row, input_mappings: Mapping[str, str], output_mappings: Mappi
 
 def failure_in(row: Row) -> dict[str, Any] | None:
     """Why a row failed in some step before, or None: `{"step", "type", "message", "retryable"}`."""
-    for key, value in (row.get(METADATA) or {}).items():
+    metadata: Row = row.get(METADATA) or {}
+    for key, value in metadata.items():
         if value is not None and key.startswith("error_"):
             return {"step": key.removeprefix("error_"), **value}
     return None

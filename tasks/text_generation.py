@@ -171,7 +171,7 @@ def image_url(image: Any, image_type: Literal["url", "base64", "PIL"]) -> str:
         return data_url(base64.b64encode(cast("Row", image)["bytes"]).decode())
     if image_type != "PIL" and isinstance(image, str):
         return image if image_type == "url" else data_url(image)
-    raise ValueError(f"image: expected {image_type}, got {short(image)}")
+    raise ValueError(f"image: expected {image_type}, got {short(cast('object', image))}")
 
 
 def data_url(encoded: str) -> str:

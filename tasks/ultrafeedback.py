@@ -229,17 +229,17 @@ LABEL = re.compile(
     r"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[\s*_`]*"
     r"(?P<label>(?:\w+[ ])?types?(?:[ ]of[ ]\w+)?|(?:overall[ ]|final[ ])?(?:rating|score)"
     r"|(?:rationales?|reasons?|explanation|justification)(?:[ ]for[ ](?:the[ ])?(?:rating|type|score))?)"
-    r"[*_`]*\s*(?:\([^)]*\))?[*_`]*\s*(?:(?:[:=：]|\s[–—-]\s)(?P<text>.*)|)$",  # noqa: RUF001 -- models write them
+    r"[*_`]*\s*(?:\([^)]*\))?[*_`]*\s*(?:(?:[:=：]|\s[–—-]\s)(?P<text>.*)|)$",
     re.IGNORECASE,
 )
 REASON_BESIDE_RATING = re.compile(
-    r"^(?P<rating>.{1,40}?)[\s|;,.–—-]+(?P<reason>[*_]*(?:rationale|explanation|justification)\b[^:]{0,20}:.*)$",  # noqa: RUF001
+    r"^(?P<rating>.{1,40}?)[\s|;,.–—-]+(?P<reason>[*_]*(?:rationale|explanation|justification)\b[^:]{0,20}:.*)$",
     re.IGNORECASE,
 )
 NUMBER = re.compile(
     r"^[\s*_`(\[\"'<]*(?P<number>\d+)(?:\.0+)?[*_`]*"
     r"(?:\s*\(?\s*(?:/|out\s+of|of)\s*[*_`]*(?P<scale>\d+)(?:\.0+)?)?\s*(?:points?|stars?)?[\s*_`)\]\"'>]*"
-    r"(?:$|[(\[:,.;|–—★-](?P<rest>.*)$)",  # noqa: RUF001 -- models write them
+    r"(?:$|[(\[:,.;|–—★-](?P<rest>.*)$)",
     re.IGNORECASE,
 )
 ANOTHER_NUMBER = re.compile(r"^\W*(?:or\b|to\b|and\b)?\W*(?:maybe|perhaps|possibly)?\W*\d", re.IGNORECASE)
@@ -278,7 +278,7 @@ def blocks_in_text(text: str) -> list[Block]:
     blocks: list[tuple[int | None, list[str]]] = [(None, [])]
     for line in text.splitlines():
         header = HEADER.match(line)
-        rest = header["rest"].lstrip(" \t*_:)]>.|–—-#") if header else ""  # noqa: RUF001 -- models write them
+        rest = header["rest"].lstrip(" \t*_:)]>.|–—-#") if header else ""
         if header and (not rest or LABEL.match(rest)):
             blocks.append((int(header["number"]), [rest]))
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from llms.local_provider import LocalProvider
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def is_up(url: str) -> bool:
         return False
 
 
-def wait_for(condition, *, seconds: float, what: str, pause: float = 0.2):  # noqa: ANN001, ANN201
+def wait_for(condition, *, seconds: float, what: str, pause: float = 0.2):
     """Wait until `condition()` is true, and return what it returned."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from llms.local_provider import LocalProvider
 
+from llms.local_provider import LocalProvider
 from tests.conftest import ROOT
 
 
@@ -80,7 +80,8 @@ def test_run_takes_a_pipeline_of_ones_own(
     (tmp_path / "mine.py").write_text(
         "from flows import Pipeline\nfrom llms import OpenAILLM\nfrom tasks import LoadDataFromDicts, TextGeneration\n"
         "with Pipeline('mine') as pipeline:\n"
-        "    LoadDataFromDicts(name='rows', data=[{'instruction': 'Hi'}]) >> TextGeneration(name='gen', llm=OpenAILLM(model='m'))\n"
+        "    rows = LoadDataFromDicts(name='rows', data=[{'instruction': 'Hi'}])\n"
+        "    rows >> TextGeneration(name='gen', llm=OpenAILLM(model='m'))\n"
     )
 
     done = call("run", f"{tmp_path / 'mine.py'}:pipeline.flow", "gen.num_generations=2", api=prefect_api)
@@ -161,7 +162,8 @@ def test_bad_input_ends_in_one_clear_message_and_writes_nothing(
         else [f"target.path={tmp_path}/out"]
     )
 
-    done = call(*(each.replace("{tmp}", str(tmp_path)) for each in [*arguments, *target]), api=prefect_api)
+    key = {} if case == "no key" else {"OPENAI_API_KEY": "sk-test"}
+    done = call(*(each.replace("{tmp}", str(tmp_path)) for each in [*arguments, *target]), api=prefect_api, **key)
 
     # Prefect may say something about its own end after it.
     error = done.stderr[done.stderr.find("\nError: ") + 1 :].partition("| ERROR ")[0]

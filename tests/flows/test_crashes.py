@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from llms.local_provider import LocalProvider
 
+from llms.local_provider import LocalProvider
 from tests.conftest import ROOT, wait_for
 
 PROGRAM = """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flows.engine import PipelineError
 from flows.results import TooManyFailedRowsError, collect
 from flows.rows import load

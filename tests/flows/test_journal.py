@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.journal import Entries, Journal, encode_line, read_lines
-from flows.storage import Storage, storage_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flows.journal import Entries, Journal, encode_line, read_lines
+from flows.storage import Storage, storage_at
 
 OUTPUT = {"generations": ["text"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
 

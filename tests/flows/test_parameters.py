@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.utilities.schema_tools.validation import validate
+
 from flows.cli import given_parameters
 from flows.parameters import Flow, flow, merge_parameters, over_mapping
 from flows.preference import preference
 from flows.preview import checked
 from flows.text_generation import text_generation
 from llms import OpenAILLM, ParameterError
-from prefect.utilities.schema_tools.validation import validate
 from tasks import LoadDataFromDisk, LoadDataFromFileSystem, SaveToFiles, TextGeneration
 
 PART = {"text_generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}
@@ -22,7 +23,7 @@ PART = {"text_generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}
 
 @flow
 async def small(
-    text_generation: TextGeneration = TextGeneration(  # noqa: B008 -- how flows are written
+    text_generation: TextGeneration = TextGeneration(
         llm=OpenAILLM(model="gpt-4o-mini", generation_kwargs={"max_new_tokens": 9}),
         system_prompt="Be brief.",
     ),
@@ -199,7 +200,7 @@ def test_the_plain_decorator_of_prefect_works_with_whole_parameters(prefect: str
     import prefect as plain
 
     @plain.flow
-    async def ordinary(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> str:  # noqa: B008
+    async def ordinary(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> str:
         return task.llm.model_name
 
     assert asyncio.run(ordinary()) == "m"
@@ -213,11 +214,11 @@ def test_an_async_and_a_sync_flow_both_load_map_and_collect(provider, storage: P
     rows = [{"instruction": "Say hi."}]
 
     @flow
-    async def in_async(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:  # noqa: B008
+    async def in_async(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:
         return await collect(task.map(load(rows)))
 
     @flow
-    def in_sync(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:  # noqa: B008
+    def in_sync(task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> Any:
         return collect(task.map(load(rows)))
 
     assert len(asyncio.run(in_async())) == len(in_sync()) == 1

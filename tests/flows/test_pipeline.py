@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from flows import Pipeline, PipelineError, routing_batch_function, sample_n_steps
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider

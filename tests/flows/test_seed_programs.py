@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flows import Pipeline
 from llms import OfflineBatchGenerationNotFinishedError, OpenAILLM
 from llms.local_provider import LocalProvider

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+
 from llms.local_provider import LocalProvider
 
 ROOT = Path(__file__).parents[2]
@@ -251,6 +252,10 @@ class Stack(Server):
         """Call Prefect's command line in the clone. Returns what it said."""
         return self.command([PREFECT, *arguments], seconds=seconds, status=status)
 
+    def deploy(self) -> None:
+        """Make every deployment of prefect.yaml, as its first lines say."""
+        self.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+
     def command(self, command: Sequence[str], *, seconds: float = 90, status: int = 0) -> str:
         """Call a command in the clone, and check its status. Returns what it said."""
         try:
@@ -302,7 +307,7 @@ def stack_on(api: str, server_log: Path, folder: Path) -> Any:
         stack = Stack(api, server_log, folder=folder, provider=provider, environment=environment)
         try:
             stack.prefect("work-pool", "create", POOL, "--type", "process")
-            stack.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+            stack.deploy()
             with stack.process("worker", [PREFECT, "worker", "start", "--pool", POOL]) as worker:
                 stack.processes.append(worker)
                 worker.wait_for_output("started!", seconds=60)

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from datasets import load_from_disk
+
 from tests.conftest import wait_for
-from tests.integration.stack import PREFECT, Refused, Stack, kill_all, processes_with
+from tests.integration.stack import POOL, Refused, Stack, kill_all, processes_with
 
 TEXT_GENERATION = "text-generation/text-generation"
+NAMES = [TEXT_GENERATION, "preference/preference", "preference/preference-weekly"]
 KEY = "sk-only-in-the-block-4711"
 
 
@@ -35,22 +37,15 @@ def temperature(value: object) -> dict[str, Any]:
 
 
 def test_prefect_deploy_makes_every_deployment_with_its_schedule(stack: Stack) -> None:
-    made = {each["name"]: each for each in stack.call("POST", "/deployments/filter", {})}
+    text_generation, preference, weekly_preference = (stack.deployment(name) for name in NAMES)
 
-    assert {"text-generation", "preference", "preference-weekly"} <= set(made)
-    assert all(made[name]["work_pool_name"] == "stillflow" for name in made if name in POOLED)
-    assert made["text-generation"]["schedules"] == []
-    (weekly,) = made["preference-weekly"]["schedules"]
+    assert {each["work_pool_name"] for each in (text_generation, preference, weekly_preference)} == {POOL}
+    assert text_generation["schedules"] == preference["schedules"] == []
+    (weekly,) = weekly_preference["schedules"]
     assert weekly["schedule"]["cron"] == "0 6 * * 1"
     assert weekly["schedule"]["timezone"] == "Etc/UTC"
     assert weekly["active"] is False
-    assert made["preference-weekly"]["parameters"] == {
-        "use_cache": False,
-        "target": {"path": "data/preference-weekly"},
-    }
-
-
-POOLED = {"text-generation", "preference", "preference-weekly"}
+    assert weekly_preference["parameters"] == {"use_cache": False, "target": {"path": "data/preference-weekly"}}
 
 
 def test_a_run_with_a_part_of_a_parameter_makes_the_dataset_its_card_and_its_report(
@@ -176,8 +171,9 @@ def test_parts_given_in_prefect_yaml_and_parts_given_to_the_run_are_merged_deepl
 def test_a_key_from_a_credentials_block_reaches_the_provider_and_nothing_else(
     stack: Stack, prefect: str, tmp_path: Path
 ) -> None:
-    from flows.credentials import LLMCredentials
     from pydantic import SecretStr
+
+    from flows.credentials import LLMCredentials
 
     stack.provider.set(api_key=KEY)
     assert status_without_a_key(stack.provider.base_url) == 401
@@ -265,30 +261,24 @@ def test_serve_runs_the_same_deployments_without_a_work_pool(stack: Stack, tmp_p
         "text_generation": temperature(0.9),
         "target": {"path": str(tmp_path / "out")},
     }
-    server = stack.process("serve", [sys.executable, "-m", "deployments.serve"], SERVED="yes")
+    # Deployments that are there would keep their work pool, and its worker might be quicker.
+    for name in NAMES:
+        stack.call("DELETE", f"/deployments/{stack.deployment(name)['id']}")
+    server = stack.process("serve", [sys.executable, "-m", "deployments.serve"], SERVED_BY="this test")
     stack.processes.append(server)
     try:
         with server:
             server.wait_for_output("Your deployments are being served", seconds=60)
-            served = {name: stack.deployment(name)["work_pool_name"] for name in NAMES}
+            served = [stack.deployment(name) for name in NAMES]
             run = stack.start(TEXT_GENERATION, parameters)
             stack.wait(run)
     finally:
         stack.processes.remove(server)
-        kill_all("SERVED", "yes")
-        # Serving has taken the deployments from the worker's pool.
-        stack.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+        kill_all("SERVED_BY", "this test")
+        stack.deploy()
 
-    assert served == dict.fromkeys(NAMES)
+    assert [each["work_pool_name"] for each in served] == [None, None, None]
+    assert served[2]["schedules"][0]["schedule"]["cron"] == "0 6 * * 1"
     assert len(load_from_disk(str(tmp_path / "out"))) == len(rows)
     assert {request.body["temperature"] for request in stack.provider.requests} == {0.9}
     assert len(stack.asked()) == len(rows)
-
-
-NAMES = [TEXT_GENERATION, "preference/preference", "preference/preference-weekly"]
-
-
-def test_prefects_command_line_finds_the_project_without_any_setting(stack: Stack) -> None:
-    said = stack.command([PREFECT, "deployment", "ls"])
-
-    assert all(name in said for name in NAMES)

@@ -148,7 +148,7 @@ class Local(LLM):
         inputs: list[ChatType],
         num_generations: int = 1,
         temperature: float = 1.0,
-        stop: list[str] | None = None,  # noqa: ARG002
+        stop: list[str] | None = None,
         structured_output: dict[str, Any] | None = None,
     ) -> list[GenerateOutput]:
         """Answer.
@@ -244,7 +244,7 @@ class Failing(LLM):
     def model_name(self) -> str:
         return "failing"
 
-    def generate(self, inputs: list[Any], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:  # noqa: ARG002
+    def generate(self, inputs: list[Any], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         if self.error == "few":
             return [answered("one")]
         raise LLMError("out of memory") if self.error == "typed" else ZeroDivisionError("a mistake")
@@ -318,7 +318,7 @@ def test_a_mistake_in_one_request_ends_the_others() -> None:
         def model_name(self) -> str:
             return "mixed"
 
-        async def agenerate(self, input: Any, num_generations: int = 1) -> GenerateOutput:  # noqa: ARG002
+        async def agenerate(self, input: Any, num_generations: int = 1) -> GenerateOutput:
             if input == "bad":
                 raise KeyError("a mistake")
             try:

@@ -275,7 +275,7 @@ def test_an_endpoint_is_found_by_its_name(endpoints: Callable[..., Server]) -> N
 def test_an_endpoint_that_starts_is_waited_for(
     endpoints: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub._inference_endpoints.time.sleep", lambda seconds: None)  # noqa: ARG005
+    monkeypatch.setattr("huggingface_hub._inference_endpoints.time.sleep", lambda seconds: None)
     endpoints("scaledToZero", "initializing", "running")
     llm = endpoint_llm()
     llm.load()
@@ -295,7 +295,7 @@ def test_an_endpoint_that_starts_is_waited_for(
 def test_an_endpoint_that_cant_answer_is_told(
     endpoints: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, state: str, kind: type[LLMError], message: str
 ) -> None:
-    monkeypatch.setattr("huggingface_hub._inference_endpoints.time.sleep", lambda seconds: None)  # noqa: ARG005
+    monkeypatch.setattr("huggingface_hub._inference_endpoints.time.sleep", lambda seconds: None)
     endpoints(state)
 
     with pytest.raises(kind, match=message) as raised:

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 
 from llms import LLM, GenerateOutput, RuntimeParameter
 from llms.parameters import ParameterError
+from tasks.base import Task
 from tasks.decorators import step, task
 from tasks.steps import GeneratorStep, GlobalStep, Step, code_digest, failure_in
-from tasks.base import Task
 
 if TYPE_CHECKING:
     from tasks.typing import GeneratorStepOutput, StepInput, StepOutput
@@ -85,7 +85,7 @@ def pairs(*inputs: StepInput) -> StepOutput:
 
 
 @task(inputs={"topic": True, "tone": False}, outputs=["lines"])
-def poem(output: str, input: dict[str, Any], most: int = 3) -> dict[str, Any]:  # noqa: ARG001
+def poem(output: str, input: dict[str, Any], most: int = 3) -> dict[str, Any]:
     """Write a poem.
 
     ---
@@ -200,7 +200,7 @@ def test_an_exception_in_a_tasks_function_fails_its_row_alone() -> None:
 
 def test_a_task_whose_function_returns_no_dict_fails_the_row() -> None:
     @task(inputs=["topic"], outputs=["x"])
-    def wrong(output, row):  # pyright: ignore  # noqa: ARG001
+    def wrong(output, row):  # pyright: ignore
         """
         ---
         user_message_template: "{topic}"
@@ -226,7 +226,7 @@ def test_a_task_whose_function_returns_no_dict_fails_the_row() -> None:
     ],
 )
 def test_a_docstring_without_a_right_prompt_is_refused_where_the_task_is_made(docstring: str, problem: str) -> None:
-    def wrong(output: str, input: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    def wrong(output: str, input: dict[str, Any]) -> dict[str, Any]:
         return {}
 
     wrong.__doc__ = docstring

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from llms import LLM, GenerateOutput
-from tasks.structured_generation import StructuredGeneration, json_in
 from tasks.base import UnreadableAnswerError
+from tasks.structured_generation import StructuredGeneration, json_in
 
 HEIGHT = {"type": "object", "properties": {"metres": {"type": "integer"}}, "required": ["metres"]}
 ROW = {"instruction": "How high is K2?", "structured_output": {"format": "json", "schema": HEIGHT}}
