@@ -1,0 +1,82 @@
+"""The README: its programs run and print what it says, its commands exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from llms.local_provider import LocalProvider
+
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAMS = [
+    (code, BLOCKS[place + 1][1] if place + 1 < len(BLOCKS) and not BLOCKS[place + 1][0] else None)
+    for place, (language, code) in enumerate(BLOCKS)
+    if language == "python"
+]
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for language, code in BLOCKS
+    if language == "bash"
+    for line in code.replace("\\\n", " ").splitlines()
+    if line.strip()
+]
+
+
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=[f"program {n}" for n in range(1, len(PROGRAMS) + 1)])
+def test_a_program_runs_and_prints_what_the_page_says(
+    program: str, printed: str | None, provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    provider.set(answers={"Is this review": "Positive."})
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": prefect_api,
+        "PYTHONPATH": str(ROOT),
+        "STILLFLOW_STORAGE": str(storage),
+    }
+
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    if printed is not None:
+        assert done.stdout == printed
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("make ")])
+def test_a_target_of_make_exists(command: str) -> None:
+    assert subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if " preview " in each])
+def test_a_preview_runs_as_written(command: str, storage: Path) -> None:
+    words = [sys.executable, *shlex.split(command)[1:]]
+
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert "system: Be brief." in done.stdout
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith(("prefect ", "python "))])
+def test_the_options_of_a_command_exist(command: str) -> None:
+    words = shlex.split(command)
+    program = [sys.executable, "-m", "prefect"] if words[0] == "prefect" else [sys.executable, "-m", words[2]]
+    rest = words[1:] if words[0] == "prefect" else words[3:]
+    options = [word for word in rest if word.startswith("-")]
+    commands = [word for word in rest[:2] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
+
+    done = subprocess.run([*program, *commands, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert all(option in done.stdout for option in options if option != "-m"), done.stdout
