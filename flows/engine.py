@@ -20,6 +20,7 @@ from flows.rows import Node, Stream
 from flows.run import Run, progress_listener
 from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
 from llms.base import AsyncLLM
+from llms.batch import OfflineBatchLLM
 from llms.credentials import use_credentials_store
 from llms.loop import run_async
 from llms.typing import FormattedInput, GenerateOutput, TokenCounts
@@ -49,6 +50,7 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     gate = _Gate(nodes, to_run)
     for node in to_run:
         if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
+            _check_online(node.name, node.step.llm)
             node.step.load()
     for node in to_run:
         node.stream = Stream()
@@ -61,6 +63,14 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
         for driver in drivers:
             driver.cancel()
         await asyncio.gather(reporter, *drivers, return_exceptions=True)
+
+
+def _check_online(name: str, llm: AsyncLLM) -> None:
+    if isinstance(llm, OfflineBatchLLM) and llm.use_offline_batch_generation:
+        raise PipelineError(
+            f"{name}: use_offline_batch_generation=True works with llm.generate_outputs() and task.process(), and not in"
+            " flows yet; leave it out here to send the requests online, at the provider's full price"
+        )
 
 
 def _is_done(node: Node) -> bool:

@@ -67,7 +67,10 @@ class OfflineBatchLLM(AsyncLLM):
 
     use_offline_batch_generation: Annotated[
         bool,
-        Field(title="Offline batch", description="Send requests as batch jobs: cheaper, answered within a day."),
+        Field(
+            title="Offline batch",
+            description="Send requests as batch jobs: cheaper, answered within a day. Alone and in a Task; not in a flow yet.",
+        ),
         Aside(),
     ] = False
     offline_batch_generation_block_until_done: Annotated[

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from llms.local_provider import LocalProvider
 
+from llms.local_provider import LocalProvider
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -227,6 +227,13 @@ def test_a_column_missing_further_down_is_said_before_anything_is_sent(provider:
     assert provider.requests == []
 
 
+def test_a_batch_is_never_sent_online_in_silence(provider: LocalProvider, storage: Path) -> None:
+    with pytest.raises(PipelineError, match="use_offline_batch_generation=True .* not in flows yet"):
+        collect(generation(llm_options={"use_offline_batch_generation": True}).map(load(PROMPTS)))
+
+    assert provider.requests == []
+
+
 def test_no_rows_is_an_error_that_names_the_source(provider: LocalProvider, storage: Path) -> None:
     with pytest.raises(SourceError, match="no rows"):
         collect(generation().map(load([])))
