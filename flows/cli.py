@@ -72,8 +72,18 @@ def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: in
 @click.option("--rows", type=int, help="Only the first rows, for real, saved nowhere.")
 @click.option("--rehearse", is_flag=True, help="No key and no cost: the local provider answers, which is no model.")
 def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool) -> None:
+    quiet_logs()
     with clear_errors(), rehearsal() if rehearse else nullcontext():
         run_and_tell(flow_named(flow), given_parameters(config, parameters), rows)
+
+
+def quiet_logs() -> None:
+    """On a terminal the progress bar tells what the log lines would; elsewhere they are wanted."""
+    if sys.stderr.isatty():
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # A server of the run's own would report home at its start.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 def flow_named(name: str) -> Flow[..., Any]:
@@ -189,11 +199,15 @@ def content_text(content: Any) -> str:
 
 def run_and_tell(flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None) -> None:
     """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it."""
+    from prefect.settings import get_current_settings
+
     from flows.preview import checked, dry_run, setting
     from flows.run import progress_listener, run_started
 
     runs: list[Run] = []
     checked(flow, parameters)
+    if sys.stderr.isatty() and not get_current_settings().api.url:
+        click.echo("PREFECT_API_URL isn't set: starting a Prefect server for this run alone ...", err=True)
     with setting(run_started, runs.append), ProgressBar() as bar, setting(progress_listener, bar.listener):
         if rows is not None:
             outcome = dry_run(flow, parameters, rows=rows)

@@ -68,8 +68,8 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
 def _check_online(name: str, llm: AsyncLLM) -> None:
     if isinstance(llm, OfflineBatchLLM) and llm.use_offline_batch_generation:
         raise PipelineError(
-            f"{name}: use_offline_batch_generation=True works with llm.generate_outputs() and task.process(), and not in"
-            " flows yet; leave it out here to send the requests online, at the provider's full price"
+            f"{name}: use_offline_batch_generation=True works with llm.generate_outputs() and task.process(), but not"
+            " in flows yet; leave it out here to send the requests online, at the provider's full price"
         )
 
 
@@ -519,14 +519,14 @@ def check_columns(nodes: Sequence[Node], sources: dict[int, frozenset[str]]) -> 
 async def _report(run: Run) -> None:
     """Say from time to time how far the run is."""
     listener = progress_listener.get()
-    waited = 0.0
-    while True:
-        pause = LISTENER_SECONDS if listener else PROGRESS_SECONDS
-        await asyncio.sleep(pause)
-        waited += pause
+    try:
+        while True:
+            await asyncio.sleep(LISTENER_SECONDS if listener else PROGRESS_SECONDS)
+            if listener:
+                listener(run)
+            else:
+                for progress in run.progress.values():
+                    run_logger().info(progress_line(progress))
+    finally:
         if listener:
             listener(run)
-        elif waited >= PROGRESS_SECONDS:
-            waited = 0.0
-            for progress in run.progress.values():
-                run_logger().info(progress_line(progress))

@@ -69,7 +69,7 @@ class OfflineBatchLLM(AsyncLLM):
         bool,
         Field(
             title="Offline batch",
-            description="Send requests as batch jobs: cheaper, answered within a day. Alone and in a Task; not in a flow yet.",
+            description="Send requests as batch jobs: cheaper, answered within a day. Not in a flow yet.",
         ),
         Aside(),
     ] = False

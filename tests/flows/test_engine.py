@@ -228,7 +228,7 @@ def test_a_column_missing_further_down_is_said_before_anything_is_sent(provider:
 
 
 def test_a_batch_is_never_sent_online_in_silence(provider: LocalProvider, storage: Path) -> None:
-    with pytest.raises(PipelineError, match="use_offline_batch_generation=True .* not in flows yet"):
+    with pytest.raises(PipelineError, match="use_offline_batch_generation=True .* but not in flows yet"):
         collect(generation(llm_options={"use_offline_batch_generation": True}).map(load(PROMPTS)))
 
     assert provider.requests == []

@@ -1,0 +1,63 @@
+"""A headless Chromium, and where its screenshots go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path(os.environ.get("STILLFLOW_CHROMIUM", "/usr/bin/chromium"))
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TALLEST = 12_000
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the whole session. Skips where it isn't installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the Python package 'playwright' isn't installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}; install it, or name another one in STILLFLOW_CHROMIUM")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=str(CHROMIUM), args=OPTIONS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page."""
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    context.set_default_timeout(20_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def screenshot(page: Page, tmp_path: Path) -> Callable[[str], None]:
+    """`screenshot(name)` keeps the whole page as STILLFLOW_SCREENSHOTS/name.png, however far it scrolls."""
+    folder = Path(os.environ.get("STILLFLOW_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(name: str) -> None:
+        # The UI scrolls inside of the page: only a window of the whole height shows all of it.
+        height = page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(each => each.scrollHeight))")
+        page.set_viewport_size({"width": 1300, "height": max(1000, min(height + 50, TALLEST))})
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / f"{name}.png")
+        page.set_viewport_size({"width": 1300, "height": 1000})
+
+    return take

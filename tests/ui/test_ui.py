@@ -1,0 +1,190 @@
+"""Prefect's own UI in a real browser: the form that starts a run, the run's page, and its Retry button."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+from tests.conftest import wait_for
+from tests.integration.stack import Stack
+
+pytest.importorskip("playwright.sync_api", reason="the Python package 'playwright' isn't installed")
+
+from playwright.sync_api import Page
+from tests.ui.pages import RunForm, open_run, retry, shown_fields
+
+TEXT_GENERATION = "text-generation/text-generation"
+PREFERENCE = "preference/preference"
+
+
+def prompts(subject: str, count: int = 6) -> list[dict[str, str]]:
+    """Prompts that no other test asks: answers are kept, and shared between runs."""
+    return [{"instruction": f"In the UI, tell me about {subject} number {number}."} for number in range(count)]
+
+
+def plain(description: str) -> str:
+    """A description as the page shows it, which takes it for Markdown."""
+    return " ".join(description.replace("`", "").split())
+
+
+@pytest.mark.parametrize("deployment", [TEXT_GENERATION, PREFERENCE])
+def test_the_form_shows_every_parameter_of_every_step_in_order_with_its_description(
+    stack: Stack, page: Page, screenshot: Callable[[str], None], deployment: str
+) -> None:
+    form = RunForm(page, stack, deployment)
+    form.open()
+
+    expected = list(shown_fields(form.schema))
+    assert form.labels() == [label for label, _ in expected]
+    page_text = " ".join(page.locator("body").inner_text().split())
+    assert [text for _, text in expected if plain(text) not in page_text] == []
+    screenshot(f"form-{deployment.partition('/')[0]}")
+
+
+def test_the_form_is_filled_with_the_defaults_of_the_flow(stack: Stack, page: Page) -> None:
+    form = RunForm(page, stack, PREFERENCE)
+    form.open()
+
+    assert form.value("source", "Files") == "flows/data/instructions.jsonl"
+    assert form.value("text_generation", "LLM", "Model") == "gpt-4o-mini"
+    assert form.value("text_generation", "LLM", "Temperature") == "1"
+    assert form.value("text_generation", "Generations") == "2"
+    assert form.value("ultrafeedback", "LLM", "Model") == "gpt-4o"
+    assert form.value("ultrafeedback", "LLM", "Temperature") == ""
+    assert form.value("ultrafeedback", "LLM", "Requests at a time") == "100"
+    assert form.value("target", "Path") == "data/preference"
+    assert form.tabs("text_generation", "LLM")[0] == "OpenAI or compatible"
+    assert form.tabs("text_generation", "LLM")[-1] == "Your own"
+    assert form.tabs("source")[0] == "Files"
+    assert form.tabs("target")[0] == "Dataset on disk"
+
+
+def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, page: Page) -> None:
+    form = RunForm(page, stack, TEXT_GENERATION)
+    form.open()
+    labels = form.labels()
+
+    assert labels[:3] == ["source", "Files", "File type"]
+    llm = labels.index("LLM")
+    assert labels[llm : llm + 6] == [
+        "LLM",
+        "Model",
+        "Credentials",
+        "Generation parameters",
+        "Max New Tokens",
+        "Temperature",
+    ]
+    assert labels.index("Template") < labels.index("Input columns")
+    assert labels[-2:] == ["use_cache", "max_failed_rows"]
+
+
+def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
+    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+) -> None:
+    rows = prompts("a changed temperature")
+    source = str(stack.source("ui", rows))
+    form = RunForm(page, stack, TEXT_GENERATION)
+    form.open()
+
+    form.fill(source, "source", "Files")
+    form.fill("0.35", "text_generation", "LLM", "Temperature")
+    form.fill(str(tmp_path / "out"), "target", "Path")
+    run = form.submit()
+    stack.wait(run)
+
+    assert len(load_from_disk(str(tmp_path / "out"))) == len(rows)
+    bodies = [request.body for request in stack.provider.requests]
+    assert {body["temperature"] for body in bodies} == {0.35}
+    # Fields that were left alone add nothing: it's what any other way of starting the run sends.
+    assert {name for body in bodies for name in body} == {"model", "messages", "temperature"}
+    open_run(page, stack, run)
+    assert "Completed" in page.locator("body").inner_text()
+    screenshot("run-completed")
+    open_run(page, stack, run, "TaskRuns")
+    screenshot("run-completed-task-runs")
+    (report,) = stack.artifacts(run)
+    page.goto(f"{stack.ui}/artifacts/artifact/{report['id']}")
+    page.get_by_role("heading", name="Steps").wait_for()
+    assert "text_generation" in page.locator("table").first.inner_text()
+    screenshot("run-report")
+
+
+def test_a_form_left_alone_finds_the_answers_of_a_run_that_was_started_otherwise(
+    stack: Stack, page: Page, tmp_path: Path
+) -> None:
+    source = str(stack.source("ui-cache", prompts("answers that are there already")))
+    target = {"path": str(tmp_path / "out")}
+    stack.wait(stack.start(TEXT_GENERATION, {"source": {"data_files": source}, "target": target}))
+    assert len(stack.asked()) == 6
+    stack.provider.clear()
+    form = RunForm(page, stack, TEXT_GENERATION)
+    form.open()
+
+    form.fill(source, "source", "Files")
+    form.fill(target["path"], "target", "Path")
+    stack.wait(form.submit())
+
+    assert stack.provider.requests == []
+
+
+def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
+    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+) -> None:
+    rows = prompts("another provider")
+    form = RunForm(page, stack, TEXT_GENERATION)
+    form.open()
+
+    form.fill(str(stack.source("ui-provider", rows)), "source", "Files")
+    form.choose_tab(form.tabs("text_generation", "LLM")[1], "text_generation", "LLM")
+    form.fill(stack.provider.base_url, "text_generation", "LLM", "Address")
+    form.fill(str(tmp_path / "out"), "target", "Path")
+    screenshot("form-another-provider")
+    run = form.submit()
+    stack.wait(run)
+
+    assert stack.run(run)["parameters"]["text_generation"]["llm"]["provider"] == "inference-endpoints"
+    assert "model" not in stack.run(run)["parameters"]["text_generation"]["llm"]
+    assert sorted(stack.asked()) == sorted(row["instruction"] for row in rows)
+
+
+def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_twice(
+    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+) -> None:
+    rows = prompts("a provider that goes down", 8)
+    parameters: dict[str, Any] = {
+        "source": {"data_files": str(stack.source("ui-retry", rows))},
+        "text_generation": {"llm": {"max_concurrent_requests": 1, "max_retries": 0}},
+        "target": {"path": str(tmp_path / "out")},
+    }
+    stack.provider.set(latency=0.3)
+    run = stack.start(TEXT_GENERATION, parameters)
+    wait_for(lambda: len(stack.asked()) >= 3, seconds=60, what="the third answer", pause=0.05)
+    stack.provider.stop()
+
+    failed = stack.wait(run, "FAILED")
+    answered = stack.asked()
+    assert 3 <= len(answered) < len(rows)
+    assert stack.provider.base_url in failed["state"]["message"]
+    open_run(page, stack, run)
+    # The page's own place for the state's message.
+    assert "can't reach" in page.locator("body").inner_text()
+    screenshot("run-failed")
+    open_run(page, stack, run, "Logs")
+    screenshot("run-failed-logs")
+
+    stack.provider.start()
+    stack.provider.set(latency=0.0)
+    retry(page)
+    done = stack.wait(run, seconds=60, past=failed["state"]["id"])
+
+    assert done["run_count"] == 2
+    assert Counter(stack.asked()) == Counter(row["instruction"] for row in rows)
+    dataset = load_from_disk(str(tmp_path / "out"))
+    assert dataset["instruction"][:] == [row["instruction"] for row in rows]
+    assert all(dataset["generation"][:])
+    open_run(page, stack, run)
+    screenshot("run-retried")
