@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -49,9 +50,10 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     to_run = [node for node in nodes if not _is_done(node)]
     gate = _Gate(nodes, to_run)
     for node in to_run:
+        # Services now, to learn of a missing key before anything is sent; engines when their turn comes.
         if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
             _check_online(node.name, node.step.llm)
-            node.step.load()
+            _load_once(node)
     for node in to_run:
         node.stream = Stream()
     drivers = [asyncio.create_task(_drive(node, gate), name=node.name) for node in to_run]
@@ -63,6 +65,20 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
         for driver in drivers:
             driver.cancel()
         await asyncio.gather(reporter, *drivers, return_exceptions=True)
+        for node in to_run:
+            if node.loaded:
+                node.step.unload()
+                node.loaded = False
+
+
+_loading = threading.Lock()
+
+
+def _load_once(node: Node) -> None:
+    with _loading:
+        if not node.loaded:
+            node.step.load()
+            node.loaded = True
 
 
 def _check_online(name: str, llm: AsyncLLM) -> None:
@@ -107,8 +123,8 @@ async def _drive(node: Node, gate: _Gate) -> None:
 async def _make_rows(node: Node, step: GeneratorStep, gate: _Gate) -> None:
     async def make() -> int:
         progress = node.run.progress_of(node.name, step)
-        step.load()
-        rows = batches_of(_rows_of(step, node.run), _shard_rows(node.run))
+        await asyncio.to_thread(_load_once, node)
+        rows = batches_of(_rows_of(step, node.run), _shard_rows(node))
         place = 0
         while (some := await asyncio.to_thread(next, rows, None)) is not None:
             if place == 0:
@@ -152,47 +168,48 @@ def _rows_of(step: GeneratorStep, run: Run) -> Iterable[list[Row]]:
             return
 
 
-def _shard_rows(run: Run) -> int:
-    return min(run.shard_rows, run.limits.rows) if run.limits else run.shard_rows
+def _shard_rows(node: Node) -> int:
+    limits = node.run.limits
+    return min(node.shard_rows, limits.rows) if limits else node.shard_rows
 
 
 async def _take_each(node: Node) -> None:
     """One task run per shard, a few at a time, pushed on in order."""
-    window = asyncio.Semaphore(shards_at_a_time(node.step, node.run.shard_rows))
-    under_way: asyncio.Queue[tuple[int, asyncio.Task[ShardRef]] | None] = asyncio.Queue()
-    stopped: list[BaseException] = []
+    window = asyncio.Semaphore(shards_at_a_time(node.step, node.shard_rows))
+    started: asyncio.Queue[asyncio.Task[tuple[int, ShardRef]] | None] = asyncio.Queue()
+    under_way: set[asyncio.Task[tuple[int, ShardRef]]] = set()
+    stopped = False
 
     async def start_all() -> None:
-        async for place, refs in aligned(node):
-            await window.acquire()
-            if stopped:
-                break
-            work = asyncio.create_task(_one_shard(node, place, refs))
-            work.add_done_callback(lambda _: window.release())
-            await under_way.put((place, work))
-        await under_way.put(None)
+        try:
+            async for place, refs in aligned(node):
+                await window.acquire()
+                if stopped:
+                    return
+                work = asyncio.create_task(_one_shard(node, place, refs))
+                under_way.add(work)
+                work.add_done_callback(lambda _: window.release())
+                started.put_nowait(work)
+        finally:
+            started.put_nowait(None)
 
     starter = asyncio.create_task(start_all())
-    starter.add_done_callback(lambda done: under_way.put_nowait(None) if done.cancelled() or done.exception() else None)
     try:
-        while (item := await under_way.get()) is not None:
-            place, work = item
+        while (work := await started.get()) is not None:
             try:
-                ref = await asyncio.shield(work)
-            except Exception as error:  # noqa: BLE001 -- raised below, once the shards under way have kept their answers
-                stopped.append(error)
-                continue
-            if not stopped:
-                cast("Stream", node.stream).push(place, ref)
-        if stopped:
-            raise stopped[0]
+                place, ref = await work
+            except Exception:
+                # The shards under way keep their answers before the step ends.
+                stopped = True
+                await asyncio.gather(*under_way, return_exceptions=True)
+                raise
+            under_way.discard(work)
+            cast("Stream", node.stream).push(place, ref)
         await starter
     finally:
-        starter.cancel()
-        while not under_way.empty():
-            item = under_way.get_nowait()
-            if item is not None:
-                item[1].cancel()
+        for each in (starter, *under_way):
+            each.cancel()
+        await asyncio.gather(starter, *under_way, return_exceptions=True)
 
 
 def shards_at_a_time(step: Step, shard_rows: int) -> int:
@@ -221,16 +238,26 @@ async def _next(reader: AsyncIterator[tuple[int, ShardRef]]) -> tuple[int, Shard
     return await anext(reader, None)
 
 
-async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> ShardRef:
-    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: shard_of(node, place, refs))()
-    ref, reused = made
+async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> tuple[int, ShardRef]:
+    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: _shard_or_cached(node, place, refs))()
+    ref, reused = await made.aresult() if hasattr(made, "aresult") else made
     node.run.progress_of(node.name, node.step).add(ref, refs[0].rows, reused=reused)
-    return ref
+    return place, ref
+
+
+async def _shard_or_cached(node: Node, place: int, refs: list[ShardRef]) -> Any:
+    """`shard_of`, as a state called Cached where that's what it is, for the UI."""
+    from prefect.states import Completed
+
+    ref, reused = await shard_of(node, place, refs)
+    if not reused or not node.run.flow_name:
+        return ref, reused
+    return Completed(name="Cached", message=f"{ref.rows:,} rows of an earlier run", data=(ref, reused))
 
 
 async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardRef, bool]:
     """A step's shard from its inputs' shards: kept from before, or made now. Says which."""
-    folder = step_folder(node.run, node.step, f"{place:08d}")
+    folder = step_folder(node, f"{place:08d}")
     path = posixpath.join(folder, f"{digest([ref.digest for ref in refs])}.parquet")
     found = await asyncio.to_thread(find_shard, node.run.storage, path)
     if found is not None and _asks(node) and (not found.failed or found.attempt == node.run.attempt):
@@ -238,6 +265,8 @@ async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardR
             await asyncio.to_thread(_count_failures, node, found)
         return found, True
     inputs = [await asyncio.to_thread(read_shard, node.run.storage, ref) for ref in refs]
+    if _asks(node):
+        await asyncio.to_thread(_load_once, node)
     if isinstance(node.step, Task):
         if not _asks(node):
             return await asyncio.to_thread(_show_prompts, node, node.step, place, inputs[0]), False
@@ -255,11 +284,11 @@ def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
         return inputs[0]
 
 
-def step_folder(run: Run, step: Step, *parts: str) -> str:
+def step_folder(node: Node, *parts: str) -> str:
     """Where a step's shards are kept: by its name, what decides its rows, and, without a cache, the run."""
-    decides = digest({"name": step.name, **step.identity()})
-    fresh = () if run.use_cache else (f"run-{run.id}",)
-    return run.storage.path("steps", step.name, decides, *fresh, *parts)
+    decides = digest({"name": node.name, **node.step.identity()})
+    fresh = () if node.use_cache else (f"run-{node.run.id}",)
+    return node.run.storage.path("steps", node.name, decides, *fresh, *parts)
 
 
 def apply_step(step: Step, inputs: Sequence[list[Row]]) -> list[Row]:
@@ -283,8 +312,6 @@ def _failed_row(step: Step, rows: Sequence[Row]) -> Row:
 
 async def _answer_shard(node: Node, task: Task, path: str, rows: list[Row]) -> ShardRef:
     run = node.run
-    if not isinstance(task.llm, AsyncLLM):
-        await asyncio.to_thread(task.load)
     journal = Journal(run.storage, path.removesuffix(".parquet") + ".journal")
     others = [each for each in run.storage.files(posixpath.dirname(path), ".journal") if each != journal.path]
     session = Session(node, task, journal, await asyncio.to_thread(journal.load, others))
@@ -295,7 +322,7 @@ async def _answer_shard(node: Node, task: Task, path: str, rows: list[Row]) -> S
     ref = await asyncio.to_thread(write_shard, run.storage, path, made, attempt=run.attempt, work=session.work)
     if ref.failed:
         _count_reasons(node, made)
-    elif len(rows) >= run.shard_rows:
+    elif len(rows) >= node.shard_rows:
         await asyncio.to_thread(journal.remove)
     return ref
 
@@ -396,7 +423,7 @@ async def _take_all(node: Node, step: GlobalStep) -> None:
 
     async def make() -> list[ShardRef]:
         key = digest([[ref.digest for ref in refs] for refs in inputs])
-        listing = posixpath.join(step_folder(node.run, step, "all"), f"{key}.json")
+        listing = posixpath.join(step_folder(node, "all"), f"{key}.json")
         found = await asyncio.to_thread(_listed, node.run, listing)
         if found is not None:
             for ref in found:
@@ -421,12 +448,12 @@ def _listed(run: Run, listing: str) -> list[ShardRef] | None:
 def _apply_to_all(node: Node, step: GlobalStep, inputs: list[list[ShardRef]], listing: str) -> list[ShardRef]:
     storage = node.run.storage
     rows = [[row for ref in refs for row in read_shard(storage, ref)] for refs in inputs]
-    step.load()
+    _load_once(node)
     made = apply_step(step, rows)
     folder = listing.removesuffix(".json")
     refs = [
         write_shard(storage, posixpath.join(folder, f"{place:08d}.parquet"), some, attempt=node.run.attempt)
-        for place, some in enumerate(batches_of([made], node.run.shard_rows))
+        for place, some in enumerate(batches_of([made], node.shard_rows))
     ]
     storage.write(listing, orjson.dumps([ref.uri for ref in refs]))
     for ref in refs:

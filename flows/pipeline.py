@@ -20,7 +20,7 @@ from flows.preview import checked, preview, setting
 from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
-from flows.run import SHARD_ROWS, Limits, limits_of_run, named, run_for
+from flows.run import SHARD_ROWS, Limits, current_run, limits_of_run, named
 from llms.parameters import set_quietly
 from llms.typing import FormattedInput
 from tasks.savers import Saver
@@ -309,7 +309,7 @@ class Pipeline:
     def _nodes(self, steps: Mapping[str, Step], *, use_cache: bool = True) -> dict[str, Node]:
         """The graph of rows, savers left out: they stand at its ends."""
         shard_rows = self._shard_rows or (ROUTED_SHARD_ROWS if self.routes else SHARD_ROWS)
-        run = run_for(use_cache=use_cache, shard_rows=shard_rows, storage=self.storage)
+        run = current_run(self.storage)
         run.flow_name = run.flow_name or self.name
         nodes: dict[str, Node] = {}
         for name in self._order():

@@ -7,8 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import posixpath
-from collections.abc import Coroutine, Mapping, Sequence
+import shutil
+import time
+import uuid
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -43,6 +47,9 @@ class TooManyFailedRowsError(RuntimeError):
         super().__init__(message)
         self.datasets = dict(datasets)
         """What there is, the failed rows included, by the name of the last step."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), {})
 
 
 def save(rows: Rows, target: Saver, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
@@ -125,35 +132,38 @@ def open_dataset(storage: Storage, refs: Sequence[ShardRef]) -> Dataset:
     from datasets import Dataset, concatenate_datasets
 
     folder = Path(_local_folder(storage)) / digest([ref.digest for ref in refs])
-    files = sorted(folder.glob("*.arrow"))
-    if not (folder / "whole").exists():
+    if not folder.exists():
         schema = unified_schema(read_table(storage, ref).schema for ref in refs)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = _write_arrow(storage, refs, schema, folder)
-        (folder / "whole").touch()
-    parts = [Dataset.from_file(str(file)) for file in files]
+        fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        fresh.mkdir(parents=True)
+        _write_arrow(storage, refs, schema, fresh)
+        # Another run may have been quicker with the same rows: a folder that isn't empty can't be replaced.
+        with contextlib.suppress(OSError):
+            fresh.rename(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
     return concatenate_datasets(parts) if parts else Dataset(pa.table({}))
 
 
-def _write_arrow(storage: Storage, refs: Sequence[ShardRef], schema: Any, folder: Path) -> list[Path]:
+def _write_arrow(storage: Storage, refs: Sequence[ShardRef], schema: Any, folder: Path) -> None:
     import pyarrow as pa
 
-    files: list[Path] = []
-    writer: Any = None
-    rows = 0
-    try:
-        for ref in refs:
-            if writer is None or rows >= ROWS_PER_FILE:
-                if writer is not None:
-                    writer.close()
-                files.append(folder / f"data-{len(files):05d}.arrow")
-                writer, rows = pa.ipc.new_stream(str(files[-1]), schema), 0
-            writer.write_table(fitted(read_table(storage, ref), schema))
-            rows += ref.rows
-    finally:
-        if writer is not None:
-            writer.close()
-    return files
+    for number, some in enumerate(files_of(refs)):
+        with pa.ipc.new_stream(str(folder / f"data-{number:05d}.arrow"), schema) as writer:
+            for ref in some:
+                writer.write_table(fitted(read_table(storage, ref), schema))
+
+
+def files_of(refs: Sequence[ShardRef]) -> Iterator[list[ShardRef]]:
+    """The shards in groups that make a file each, of `ROWS_PER_FILE` rows or a little more."""
+    group: list[ShardRef] = []
+    for ref in refs:
+        group.append(ref)
+        if sum(each.rows for each in group) >= ROWS_PER_FILE:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def fitted(table: Any, schema: Any) -> Any:
@@ -182,8 +192,6 @@ def _first_row(datasets: Mapping[str, Dataset]) -> dict[str, Any] | None:
 
 async def run_record(run: Run, leaves: Sequence[Node], datasets: Mapping[str, Dataset]) -> RunRecord:
     """What a dataset card tells of a run."""
-    import time
-
     nodes = {node.name: node for leaf in leaves for node in leaf.ancestry()}
     sources = [node.step for node in nodes.values() if not node.upstream]
     dataset = next(iter(datasets.values()))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.run import SHARD_ROWS, Run, named, run_for
+from flows.run import SHARD_ROWS, Run, current_run, named
 from flows.shards import ShardRef
 from tasks.steps import GeneratorStep, Step
-
-Router = Callable[[list[str]], list[str]]
-"""Chooses, for a shard, some of the successors by their names."""
 
 AHEAD = 8
 """Shards that a source may be ahead of its quickest reader."""
@@ -71,8 +68,17 @@ class Node:
     step: Step
     upstream: tuple[Node, ...] = ()
     route: Callable[[int], bool] | None = None
-    """Whether the shard at a place of the first upstream node comes here."""
+    """Whether the shard at a place comes here."""
+    use_cache: bool = True
+    shard_rows: int = SHARD_ROWS
     stream: Stream | None = field(default=None, repr=False)
+    loaded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.upstream:
+            self.use_cache = all(node.use_cache for node in self.upstream)
+            self.shard_rows = self.upstream[0].shard_rows
+        self.run.keep(self)
 
     def ancestry(self) -> list[Node]:
         """This node and all before it, those before first."""
@@ -96,20 +102,11 @@ class Rows:
             step: a Task or another Step.
             others: for a step that takes several inputs, the rows of the further ones.
         """
-        return self._mapped(step, others, None)
-
-    def routed(self, step: Step, route: Callable[[int], bool]) -> Rows:
-        """`step` over the shards for whose place `route` says so."""
-        return self._mapped(step, (), route)
-
-    def _mapped(self, step: Step, others: Sequence[Rows], route: Callable[[int], bool] | None) -> Rows:
         if isinstance(step, GeneratorStep):
             raise TypeError(f"{step.name!r} makes rows and takes none; use load({step.name})")
         run = self.node.run
         name = run.name_for(step.name)
-        node = Node(run, name, named(step, name), (self.node, *(other.node for other in others)), route)
-        run.nodes.append(node)
-        return Rows(node)
+        return Rows(Node(run, name, named(step, name), (self.node, *(other.node for other in others))))
 
 
 def load(
@@ -131,8 +128,6 @@ def load(
     from tasks.loaders import make_generator_step
 
     step = source if isinstance(source, GeneratorStep) else make_generator_step(source)
-    run = run_for(use_cache=use_cache, shard_rows=shard_rows, storage=storage)
+    run = current_run(storage)
     name = run.name_for(step.name)
-    node = Node(run, name, named(step, name))
-    run.nodes.append(node)
-    return Rows(node)
+    return Rows(Node(run, name, named(step, name), use_cache=use_cache, shard_rows=shard_rows))

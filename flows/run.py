@@ -73,17 +73,19 @@ class Run:
     attempt: str
     storage: Storage
     flow_name: str = ""
-    use_cache: bool = True
-    shard_rows: int = SHARD_ROWS
     started: float = field(default_factory=time.time)
     names: Counter[str] = field(default_factory=Counter[str])
-    nodes: list[Node] = field(default_factory=list["Node"])
+    _nodes: list[Node] = field(default_factory=list["Node"])
     progress: dict[str, StepProgress] = field(default_factory=dict[str, StepProgress])
     prompts: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """What would be asked, by step, where only the prompts are shown."""
     limits: Limits | None = None
     saved: list[str] = field(default_factory=list[str])
     """Where its datasets were saved."""
+
+    def keep(self, node: Node) -> None:
+        """Hold a node of the graph, and with it this run, for as long as any of them is in use."""
+        self._nodes.append(node)
 
     def name_for(self, name: str) -> str:
         """`name`, or `name-2` and so on where a step of this run has it already."""
@@ -97,13 +99,14 @@ class Run:
 _runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
 
 
-def run_for(*, use_cache: bool, shard_rows: int, storage: str | None) -> Run:
+def current_run(storage: str | None) -> Run:
     """The run that this code is part of: the flow run's, or a new one outside of any."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
     new = uuid.uuid4().hex
+    limits = limits_of_run.get()
     attempt = f"{flow_run.id}:{flow_run.run_count}" if flow_run else new
     known = _runs.get(attempt)
     if known is not None:
@@ -111,11 +114,9 @@ def run_for(*, use_cache: bool, shard_rows: int, storage: str | None) -> Run:
     run = Run(
         id=str(flow_run.id) if flow_run else new,
         attempt=attempt,
-        storage=storage_at(storage),
+        storage=storage_at(storage) if limits is None or limits.ask else Storage(f"memory://preview-{new}"),
         flow_name=context.flow.name if context and context.flow else "",
-        use_cache=use_cache,
-        shard_rows=shard_rows,
-        limits=limits_of_run.get(),
+        limits=limits,
     )
     if flow_run:
         _runs[attempt] = run

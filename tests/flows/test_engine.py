@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
+from pydantic import BaseModel, Field
 
 from flows.engine import PipelineError
 from flows.results import TooManyFailedRowsError, collect
 from flows.rows import load
-from llms import AuthenticationError, ConnectionFailedError, OpenAILLM
+from llms import LLM, AuthenticationError, ChatType, ConnectionFailedError, GenerateOutput, OpenAILLM
 from llms.local_provider import FaultRule, LocalProvider
 from tasks import GlobalStep, SourceError, Step, StepInput, StepOutput, TextGeneration
 
@@ -345,3 +346,87 @@ def test_the_prompts_of_a_cut_journal_are_asked_again_and_no_others(provider: Lo
     assert len(kept) == 5
     assert len(provider.requests) == 15
     assert None not in dataset["generation"][:]
+
+
+class Counting(Step):
+    """Counts how often it was loaded."""
+
+    loads: ClassVar[list[str]] = []
+
+    def load(self) -> None:
+        self.loads.append("load")
+
+    def unload(self) -> None:
+        self.loads.append("unload")
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield inputs
+
+
+def test_a_step_is_loaded_once_for_all_its_shards_and_unloaded_at_the_end(storage: Path) -> None:
+    Counting.loads.clear()
+
+    collect(Counting().map(load(PROMPTS, shard_rows=3)))
+
+    assert Counting.loads == ["load", "unload"]
+
+
+class LocalEngine(LLM):
+    """A user's engine that takes several inputs at once."""
+
+    calls: ClassVar[list[int]] = []
+
+    @property
+    def model_name(self) -> str:
+        return "local"
+
+    def generate(self, inputs: list[ChatType], num_generations: int = 1, shout: bool = False) -> list[GenerateOutput]:
+        self.calls.append(len(inputs))
+        texts = [chat[-1]["content"].upper() if shout else chat[-1]["content"] for chat in inputs]
+        counts = {"input_tokens": [1] * num_generations, "output_tokens": [2] * num_generations}
+        return [{"generations": [text] * num_generations, "statistics": counts} for text in texts]
+
+
+def test_a_synchronous_llm_gets_its_inputs_in_batches(storage: Path) -> None:
+    LocalEngine.calls.clear()
+    task = TextGeneration(llm=LocalEngine(input_batch_size=6, generation_kwargs={"shout": "true"}))
+
+    dataset = collect(task.map(load(PROMPTS)))
+
+    assert LocalEngine.calls == [6, 6, 6, 2]
+    assert dataset["generation"][:] == [row["instruction"].upper() for row in PROMPTS]
+
+
+def test_structured_output_fits_its_schema_in_a_flow(provider: LocalProvider, storage: Path) -> None:
+    class Review(BaseModel):
+        stars: Annotated[int, Field(ge=1, le=5)]
+        text: str
+
+    task = generation(llm_options={"structured_output": Review})
+
+    dataset = collect(task.map(load(PROMPTS[:3])))
+
+    assert all(Review.model_validate_json(text) for text in dataset["generation"])
+
+
+def test_an_unreadable_answer_is_kept_and_asked_again_by_the_next_run_alone(
+    provider: LocalProvider, storage: Path
+) -> None:
+    class Number(TextGeneration):
+        def format_output(self, output: str | None, input: dict[str, Any]) -> dict[str, Any]:
+            return {"generation": str(int(output or ""))}
+
+    def run() -> Any:
+        return collect(Number(name="number", llm=OpenAILLM(model="m")).map(load(PROMPTS)), max_failed_rows=1)
+
+    provider.set(answers={"number 7\\.": "seven", "number (?P<n>\\d+)": "12"})
+    bad = run()[7]["distilabel_metadata"]
+    provider.set(answers={"number": "7"})
+    provider.clear()
+    again = run()
+
+    assert bad["raw_output_number"] == "seven"
+    assert bad["error_number"]["type"] == "ValueError"
+    assert bad["statistics_number"]["output_tokens"] > 0
+    assert [request.body["messages"][0]["content"] for request in provider.requests] == ["Tell me about number 7."]
+    assert again["generation"][:] == ["12"] * 7 + ["7"] + ["12"] * 12

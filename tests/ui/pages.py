@@ -88,11 +88,12 @@ def shown_fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from fields(schema["properties"])
 
 
-def open_run(page: Page, stack: Stack, run: str, tab: str = "") -> None:
-    """A run's page, on one of its tabs."""
-    page.goto(f"{stack.ui}/runs/flow-run/{run}" + (f"?tab={tab}" if tab else ""))
+def open_run(page: Page, stack: Stack, run: str, tab: str = "logs") -> None:
+    """A run's page, on one of its tabs: logs, task-runs, artifacts, details, parameters."""
+    page.goto(f"{stack.ui}/runs/flow-run/{run}")
     page.get_by_text(stack.run(run)["name"]).first.wait_for()
-    page.wait_for_timeout(1500)
+    page.locator(f"li#{tab}").click()
+    page.wait_for_timeout(1000)
 
 
 def retry(page: Page) -> None:

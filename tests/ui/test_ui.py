@@ -104,8 +104,6 @@ def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
     open_run(page, stack, run)
     assert "Completed" in page.locator("body").inner_text()
     screenshot("run-completed")
-    open_run(page, stack, run, "TaskRuns")
-    screenshot("run-completed-task-runs")
     (report,) = stack.artifacts(run)
     page.goto(f"{stack.ui}/artifacts/artifact/{report['id']}")
     page.get_by_role("heading", name="Steps").wait_for()
@@ -169,11 +167,10 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     answered = stack.asked()
     assert 3 <= len(answered) < len(rows)
     assert stack.provider.base_url in failed["state"]["message"]
-    open_run(page, stack, run)
-    # The page's own place for the state's message.
+    open_run(page, stack, run, "details")
     assert "can't reach" in page.locator("body").inner_text()
     screenshot("run-failed")
-    open_run(page, stack, run, "Logs")
+    open_run(page, stack, run)
     screenshot("run-failed-logs")
 
     stack.provider.start()
