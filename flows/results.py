@@ -24,11 +24,12 @@ from flows.rows import Node, Rows
 from flows.run import Run, parameters_of
 from flows.shards import ShardRef, read_table, unified_schema
 from flows.storage import Storage
+from llms.code import digest_of_text
 from llms.parameters import import_path
 from tasks.base import Task
 from tasks.card import RunRecord, StepRecord, dataset_card
 from tasks.savers import Saver
-from tasks.steps import Step, digest_of_text
+from tasks.steps import Step
 from tasks.templates import template_source
 
 if TYPE_CHECKING:

@@ -201,6 +201,8 @@ class LLM(Configurable, ABC):
             if not mistakes:
                 return given
             raise ValueError(explain(error)) from None
+        # What says no more than the default says nothing: a form sends it along, and it must not ask anew.
+        left_out |= {name for name, field in arguments.model_fields.items() if getattr(checked, name) == field.default}
         return {name: each for name, each in dict(checked).items() if name not in left_out and each is not None}
 
     @field_validator("structured_output", mode="before")
@@ -233,7 +235,8 @@ class LLM(Configurable, ABC):
         given = cast("dict[str, Any]", cls.model_fields["generation_kwargs"].default or {})
         for position, name in enumerate(inner):
             default = {"default": given[name]} if name in given else {}
-            inner[name] = {**for_form(inner[name]), **default, "position": position}
+            title = {"title": name.replace("_", " ").capitalize()}
+            inner[name] = {**for_form(inner[name]), **default, **title, "position": position}
         properties["generation_kwargs"].pop("required", None)
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
@@ -256,6 +259,8 @@ class LLM(Configurable, ABC):
 class AsyncLLM(LLM):
     """A language model behind a service: one input per request, many requests at a time."""
 
+    # One input per request.
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
     max_concurrent_requests: Annotated[
         int, Field(ge=1, title="Requests at a time", description="The most under way at once in a process."), Aside()
     ] = 100

@@ -79,6 +79,7 @@ class InferenceEndpointsLLM(AsyncLLM):
     key_variables: ClassVar[tuple[str, ...]] = ("HF_TOKEN",)
     router_url: ClassVar[str] = "https://router.huggingface.co/v1"
 
+    form_title = "Hugging Face"
     form_first = ("model_id", "credentials", "generation_kwargs")
 
     provider: Annotated[Literal["inference-endpoints"], Field(title="Provider")] = "inference-endpoints"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -230,7 +231,7 @@ class InferenceEndpointsLLM(AsyncLLM):
         seed: Annotated[int | None, Field(description="For repeatable answers; counted on for further ones.")] = None,
         stop: Annotated[str | list[str] | None, Field(description="Text at which an answer ends.")] = None,
         stop_sequences: Annotated[list[str] | None, Field(description="The same, by distilabel's name.")] = None,
-        logprobs: Annotated[bool | None, Field(description="Return the log probabilities of the tokens.")] = None,
+        logprobs: Annotated[bool, Field(description="Return the log probabilities of the tokens.")] = False,
         top_logprobs: Annotated[int | None, Field(ge=0, le=20, description="How many tokens at each place.")] = None,
         logit_bias: Annotated[
             dict[str, float] | None, Field(description="Token id to what is added to its logit. Chats only.")
@@ -240,9 +241,9 @@ class InferenceEndpointsLLM(AsyncLLM):
         typical_p: Annotated[
             float | None, Field(gt=0, le=1, description="Typical decoding. Bare prompts only.")
         ] = None,
-        do_sample: Annotated[bool | None, Field(description="Sample at all. Bare prompts only.")] = None,
-        return_full_text: Annotated[bool | None, Field(description="With the prompt. Bare prompts only.")] = None,
-        watermark: Annotated[bool | None, Field(description="Mark the text as made up. Bare prompts only.")] = None,
+        do_sample: Annotated[bool, Field(description="Sample at all. Bare prompts only.")] = False,
+        return_full_text: Annotated[bool, Field(description="With the prompt. Bare prompts only.")] = False,
+        watermark: Annotated[bool, Field(description="Mark the text as made up. Bare prompts only.")] = False,
         truncation: Annotated[
             int | None, Field(ge=1, description="Cut the prompt to so many tokens. Bare prompts only.")
         ] = None,
@@ -257,7 +258,7 @@ class InferenceEndpointsLLM(AsyncLLM):
             LLMError: one of its kinds, by the server's answer.
         """
         given = {name: value for name, value in locals().items() if name not in {"self", "input", "num_generations"}}
-        wanted = {name: value for name, value in given.items() if value is not None}
+        wanted = {name: value for name, value in given.items() if value is not None and value is not False}
         if "stop_sequences" in wanted:
             wanted["stop"] = [*as_list(wanted.get("stop")), *wanted.pop("stop_sequences")]
         seeds = [{} if seed is None else {"seed": seed + number} for number in range(num_generations)]

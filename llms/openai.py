@@ -157,9 +157,9 @@ class OpenAILLM(OfflineBatchLLM):
         reasoning_effort: Annotated[
             str | None, Field(description="For reasoning models: none, minimal, low, medium, high, xhigh.")
         ] = None,
-        logprobs: Annotated[bool | None, Field(description="Return the log probabilities of the tokens.")] = None,
+        logprobs: Annotated[bool, Field(description="Return the log probabilities of the tokens.")] = False,
         top_logprobs: Annotated[int | None, Field(ge=0, le=20, description="How many tokens at each place.")] = None,
-        echo: Annotated[bool | None, Field(description="Completions only: return the prompt as well.")] = None,
+        echo: Annotated[bool, Field(description="Completions only: return the prompt as well.")] = False,
         response_format: Annotated[dict[str, Any] | None, Field(description="As the API takes it.")] = None,
         extra_body: Annotated[dict[str, Any] | None, Field(description="Further fields of the request's body.")] = None,
         structured_output: JSONSchema | None = None,
@@ -188,9 +188,10 @@ class OpenAILLM(OfflineBatchLLM):
     async def _repeated(self, given: FormattedInput, numbers: range, keywords: Mapping[str, Any]) -> GenerateOutput:
         """One request per generation. A seed is counted on, or all of them would be the same."""
         seed = keywords.get("seed")
-        seeds = [None if seed is None else seed + number for number in numbers]
-        requests = (self.agenerate(given, 1, **{**keywords, "seed": each}) for each in seeds)
-        return combined(await asyncio.gather(*requests))
+        seeded: list[dict[str, Any]] = [
+            {**keywords, "seed": None if seed is None else seed + number} for number in numbers
+        ]
+        return combined(await asyncio.gather(*(self.agenerate(given, 1, **each) for each in seeded)))
 
     async def _request(self, given: FormattedInput, times: int, keywords: Mapping[str, Any]) -> GenerateOutput:
         path, body = self._body(given, times, keywords)
@@ -222,7 +223,7 @@ class OpenAILLM(OfflineBatchLLM):
         self, given: FormattedInput, num_generations: int, keywords: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         """The API's path and the request's body."""
-        wanted = {name: value for name, value in keywords.items() if value is not None}
+        wanted = {name: value for name, value in keywords.items() if value is not None and value is not False}
         extra = wanted.pop("extra_body", {})
         schema = wanted.pop("structured_output", None)
         tokens = wanted.pop("max_new_tokens", None)

@@ -22,10 +22,16 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticUndefined
 
+from llms.code import code_digest
+
 T = TypeVar("T")
 
 RuntimeParameter: TypeAlias = Annotated[T | None, Field(default=None)]
 """An optional field, as the steps of distilabel declare it."""
+
+
+OURS = frozenset({"llms", "tasks", "flows"})
+"""The packages whose classes say by a version of their own when they change."""
 
 
 class Aside:
@@ -100,7 +106,10 @@ class Configurable(BaseModel):
         return merged_value(current, value, type(self).model_fields[name].metadata)
 
     def identity(self) -> dict[str, Any]:
-        """What of this model decides its answers, as JSON values. No secrets, nothing of speed."""
+        """What of this model decides its answers, as JSON values. No secrets, nothing of speed.
+
+        Of a class that isn't ours its code is part of it.
+        """
         values = {
             name: getattr(self, name)
             for name, field in type(self).model_fields.items()
@@ -108,7 +117,13 @@ class Configurable(BaseModel):
         }
         nested = {name: value.identity() for name, value in values.items() if isinstance(value, Configurable)}
         plain = self.model_dump(mode="json", include=set(values) - set(nested))
-        return {"type": import_path(type(self)), **plain, **nested}
+        ours = type(self).__module__.partition(".")[0] in OURS
+        return {
+            "type": import_path(type(self)),
+            **plain,
+            **nested,
+            **({} if ours else {"code": code_digest(type(self))}),
+        }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # Connections and the pipeline aren't part of the value: the copy shares them.
@@ -245,11 +260,12 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
     """
     shown = dict(schema)
     variants = [each for each in shown.get("anyOf", []) if each.get("type") != "null"]
-    if len(variants) == 1:
+    # A switch without a default would be sent as off.
+    if len(variants) == 1 and variants[0].get("type") != "boolean":
         del shown["anyOf"]
         shown = {**variants[0], **shown}
-    if shown.get("default", ...) is None:
-        del shown["default"]
+        if shown.get("default", ...) is None:
+            del shown["default"]
     if shown.get("type") == "object" and "properties" not in shown:
         # The form sends an empty object for a dict without a default, and so does it with one.
         shown.setdefault("default", {})

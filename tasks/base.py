@@ -7,14 +7,14 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from llms import AnyLLM, LLMError
 from llms.errors import Failure, failure_of
 from llms.loop import run_sync
-from llms.parameters import short
+from llms.parameters import Aside, short
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
 from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
@@ -45,9 +45,6 @@ class Task(Step):
 
     form_first = ("llm",)
 
-    default_structured_output: ClassVar[bool] = False
-    """Whether the Task asks for structured output unless told otherwise."""
-
     llm: Annotated[AnyLLM, Field(title="LLM")]
     system_prompt: Annotated[
         str | None, Field(title="System prompt", description="Put before the prompt, where the prompt has none.")
@@ -61,14 +58,12 @@ class Task(Step):
         bool, Field(title="Group generations", description="One row with lists, in place of a row per answer.")
     ] = False
     use_default_structured_output: Annotated[
-        bool | None,
-        Field(
-            title="Structured output",
-            description="Ask for JSON where the provider can make sure of it. Empty: what the Task does best with.",
-        ),
-    ] = None
+        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+    ] = False
     add_raw_input: Annotated[bool, Field(title="Keep prompts", description="In the row's metadata.")] = True
     add_raw_output: Annotated[bool, Field(title="Keep raw answers", description="In the row's metadata.")] = True
+    # A Task asks for all rows of a shard at once.
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
 
     @property
     @abstractmethod
@@ -112,10 +107,8 @@ class Task(Step):
 
     def wanted_schema(self) -> JSONSchema | None:
         """The Task's schema, where structured output is wanted and the LLM takes it."""
-        wanted = self.use_default_structured_output
-        if wanted is None:
-            wanted = self.default_structured_output
-        return self.get_structured_output() if wanted and self.llm.takes_structured_output() else None
+        wanted = self.use_default_structured_output and self.llm.takes_structured_output()
+        return self.get_structured_output() if wanted else None
 
     def format_example(self, example: Row) -> str:
         """The answer that an example shows: its only output column as text, or all of them as JSON."""

@@ -46,6 +46,10 @@ class Saver(Step, ABC):
 
     form_last: ClassVar[tuple[str, ...]] = ("kind",)
 
+    # A saver takes the whole dataset as it is.
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
+    output_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
     overwrite: Annotated[
         bool, Field(title="Replace", description="What is there already. Off: refuse before anything is made."), Aside()
     ] = True
@@ -70,11 +74,6 @@ class Saver(Step, ABC):
     def process(self, *inputs: StepInput) -> StepOutput:
         """The rows as they are: saving is for a whole dataset."""
         yield list(chain.from_iterable(inputs))
-
-    @classmethod
-    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
-        for name in ("input_batch_size", "input_mappings", "output_mappings"):
-            properties.pop(name, None)
 
 
 class PathSaver(Saver, ABC):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import re
-import textwrap
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field, PrivateAttr
 
+from llms.code import digest_of_text
 from llms.parameters import Aside, Configurable, set_quietly
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
@@ -134,9 +130,8 @@ class Step(Configurable, ABC):
 
     def identity(self) -> dict[str, Any]:
         """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code."""
-        code = {} if type(self).__module__.partition(".")[0] == "tasks" else {"code": code_digest(type(self))}
         templates = {name: digest_of_text(template_source(name)) for name in self.template_names}
-        return {**super().identity(), "version": self.version, "templates": templates, **code}
+        return {**super().identity(), "version": self.version, "templates": templates}
 
     def map(self, rows: MappableRows[T], *others: Any) -> T:
         """This step over the rows of a flow, lazily, shard by shard."""
@@ -157,9 +152,9 @@ class Step(Configurable, ABC):
 class GeneratorStep(Step):
     """A step that makes rows from nothing or from outside: the root of a pipeline."""
 
-    batch_size: Annotated[
-        int, Field(ge=1, title="Rows per batch", description="How many rows are made at a time."), Aside()
-    ] = 50
+    batch_size: Annotated[int, Field(ge=1, exclude=True, description="How many rows are made at a time."), Aside()] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
 
     @abstractmethod
     def process(self, offset: int = 0) -> GeneratorStepOutput:
@@ -169,21 +164,14 @@ class GeneratorStep(Step):
         """The columns of the rows, where they can be known without making rows."""
         return frozenset(self.outputs) or None
 
-    @classmethod
-    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
-        for name in ("input_batch_size", "input_mappings"):
-            properties.pop(name, None)
-
 
 class GlobalStep(Step):
     """A step that needs all rows at once."""
 
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+
     def batch_length(self, inputs: Sequence[StepInput]) -> int:
         return max(map(len, inputs), default=1) or 1
-
-    @classmethod
-    def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
-        properties.pop("input_batch_size", None)
 
 
 def shadowing(row: Row, input_mappings: Mapping[str, str]) -> Row:
@@ -221,31 +209,3 @@ def failure_in(row: Row) -> dict[str, Any] | None:
 def snake_case(name: str) -> str:
     """`TextGeneration` as `text_generation`, `vLLMStep` as `v_llm_step`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def digest_of_text(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def code_digest(kind: type) -> str:
-    """A digest of a class's code, whatever its comments, docstrings and layout.
-
-    Where the source isn't at hand (a notebook's cell that is gone, `python -c`), of its bytecode.
-    """
-    function = getattr(kind, "function", None)
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function or kind)))
-    except (OSError, TypeError, SyntaxError):
-        functions = [function] if function else [each for each in vars(kind).values() if inspect.isfunction(each)]
-        return digest_of_text("".join(bytecode_text(each.__code__) for each in functions))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
-            # The docstring of a function made into a Task holds its prompt.
-            node.body = node.body if function else node.body[1:]
-    return digest_of_text(ast.dump(tree))
-
-
-def bytecode_text(code: types.CodeType) -> str:
-    """Bytecode, names and constants as text that is the same in every process of one Python version."""
-    constants = [bytecode_text(each) if isinstance(each, types.CodeType) else repr(each) for each in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from textwrap import shorten
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
@@ -53,8 +53,9 @@ class StructuredGeneration(Task):
         {'generation': '{"metres": 8611}'}
     """
 
-    default_structured_output: ClassVar[bool] = True
-
+    use_default_structured_output: Annotated[
+        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+    ] = True
     use_system_prompt: Annotated[
         bool, Field(title="Rows' system prompts", description="Use the column `system_prompt`, where there is one.")
     ] = True
@@ -74,7 +75,7 @@ class StructuredGeneration(Task):
     def format_input(self, input: Row) -> FormattedInput:
         schema = schema_in(input)
         system = system_message(input) if self.use_system_prompt else []
-        if self.use_default_structured_output is not False and self.llm.takes_structured_output():
+        if self.use_default_structured_output and self.llm.takes_structured_output():
             return [*system, ChatItem(role="user", content=input["instruction"])], schema
         return [*system, *asking_for(input["instruction"], schema)]
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import Field
 
@@ -71,7 +71,9 @@ class UltraFeedback(Task):
     """
 
     form_first = ("llm", "aspect")
-    default_structured_output: ClassVar[bool] = True
+    use_default_structured_output: Annotated[
+        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+    ] = True
     aspect: Annotated[Aspect, Field(title="Aspect", description="What the answers are rated for.")] = "overall-rating"
 
     @property

@@ -570,12 +570,22 @@ def test_an_address_without_a_scheme_is_told() -> None:
 
 
 def test_strings_are_coerced_where_the_values_arrive(provider: LocalProvider) -> None:
-    llm = llm_at(provider, generation_kwargs={"temperature": "0.3", "max_new_tokens": "20", "logprobs": "false"})
+    llm = llm_at(provider, generation_kwargs={"temperature": "0.3", "max_new_tokens": "20", "logprobs": "true"})
 
     one(llm, top_p="0.5")
 
     sent = bodies(provider)[0]
-    assert (sent["temperature"], sent["max_tokens"], sent["logprobs"], sent["top_p"]) == (0.3, 20, False, 0.5)
+    assert (sent["temperature"], sent["max_tokens"], sent["logprobs"], sent["top_p"]) == (0.3, 20, True, 0.5)
+
+
+def test_what_says_no_more_than_the_default_is_neither_kept_nor_sent(provider: LocalProvider) -> None:
+    llm = llm_at(provider, generation_kwargs={"logprobs": False, "echo": "false", "extra_body": {}, "seed": None})
+
+    one(llm)
+
+    assert llm.generation_kwargs == {}
+    assert llm.identity() == llm_at(provider).identity()
+    assert set(bodies(provider)[0]) == {"model", "messages"}
 
 
 def test_an_unknown_parameter_names_the_close_match(provider: LocalProvider) -> None:

@@ -13,10 +13,11 @@ import pytest
 from pydantic import Field, ValidationError
 
 from llms import LLM, GenerateOutput, RuntimeParameter
+from llms.code import code_digest
 from llms.parameters import ParameterError
 from tasks.base import Task
 from tasks.decorators import step, task
-from tasks.steps import GeneratorStep, GlobalStep, Step, code_digest, failure_in
+from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in
 
 if TYPE_CHECKING:
     from tasks.typing import GeneratorStepOutput, StepInput, StepOutput

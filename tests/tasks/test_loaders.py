@@ -317,7 +317,8 @@ def test_a_generator_step_is_made_from_rows_in_memory(given: str) -> None:
     assert [(len(rows), last) for rows, last in step.process()] == [(4, False), (3, True)]
     assert rows_of(step, 2) == ROWS[2:]
     assert step.columns() == {"n", "text"}
-    assert step.model_dump(exclude_defaults=True) == {"batch_size": 4}
+    assert step.batch_size == 4
+    assert step.model_dump(exclude_defaults=True) == {}
 
 
 def test_a_dataset_of_selected_rows_gives_only_these() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page
+
 from tests.integration.stack import Stack
 
 PROPERTY = "contains(concat(' ',normalize-space(@class),' '),' schema-form-property ')"
