@@ -246,13 +246,17 @@ async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> tuple[int,
 
 
 async def _shard_or_cached(node: Node, place: int, refs: list[ShardRef]) -> Any:
-    """`shard_of`, as a state called Cached where that's what it is, for the UI."""
+    """`shard_of`; in a flow run as a state whose name says where the rows are from, or that some failed."""
+    from prefect.context import FlowRunContext
     from prefect.states import Completed
 
     ref, reused = await shard_of(node, place, refs)
-    if not reused or not node.run.flow_name:
+    failed_here = ref.failed > max(before.failed for before in refs)
+    if FlowRunContext.get() is None or not (reused or failed_here):
         return ref, reused
-    return Completed(name="Cached", message=f"{ref.rows:,} rows of an earlier run", data=(ref, reused))
+    name = "RowsFailed" if failed_here else "Cached"
+    failed = f", {ref.failed:,} of them failed" if ref.failed else ""
+    return Completed(name=name, message=f"{ref.rows:,} rows{failed}", data=(ref, reused))
 
 
 async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardRef, bool]:

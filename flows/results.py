@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 MAX_FAILED_ROWS = 0.05
 ROWS_PER_FILE = 100_000
+FEW_REASONS = 5
+"""Reasons of failed rows that go into an error's message."""
 
 
 class TooManyFailedRowsError(RuntimeError):
@@ -119,7 +121,9 @@ def _check_failures(
     rows = sum(ref.rows for shards in refs for ref in shards)
     allowed = max_failed_rows * rows if max_failed_rows < 1 else max_failed_rows
     if failed > allowed:
-        reasons = "\n".join(f"  {line}" for line in failure_lines(run))
+        lines = failure_lines(run)
+        more = [f"and {len(lines) - FEW_REASONS} more reasons, in the run's report"] if len(lines) > FEW_REASONS else []
+        reasons = "\n".join(f"  {line}" for line in [*lines[:FEW_REASONS], *more])
         raise TooManyFailedRowsError(
             f"{failed:,} of {rows:,} rows failed, max_failed_rows={max_failed_rows:g} allows {int(allowed):,}."
             f" What was answered is kept: retry the run to send only the failed rows again.\n{reasons}",
