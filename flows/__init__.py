@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.credentials import LLMCredentials
-    from flows.engine import PipelineError
+    from flows.errors import PipelineError
     from flows.parameters import Flow, flow
     from flows.pipeline import Pipeline
     from flows.preview import dry_run, preview
@@ -26,7 +26,7 @@ _homes = {
     "Flow": "flows.parameters",
     "LLMCredentials": "flows.credentials",
     "Pipeline": "flows.pipeline",
-    "PipelineError": "flows.engine",
+    "PipelineError": "flows.errors",
     "RoutingBatchFunction": "flows.routing",
     "Rows": "flows.rows",
     "ShardError": "flows.shards",

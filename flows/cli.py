@@ -319,7 +319,7 @@ def clear_errors() -> Generator[None]:
     except Exception as error:
         from prefect.exceptions import ParameterTypeError
 
-        from flows.parameters import clear_errors as clear
+        from flows.errors import clear_errors as clear
 
         if isinstance(error, (*clear(), ParameterTypeError)):
             raise click.ClickException(str(error)) from None

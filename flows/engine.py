@@ -14,6 +14,7 @@ import orjson
 
 from flows.credentials import find_credentials
 from flows.digest import digest, digest_of_rows
+from flows.errors import PipelineError, clear_errors, failed_state
 from flows.journal import Entries, Journal
 from flows.log import run_logger
 from flows.report import progress_line
@@ -31,10 +32,6 @@ from tasks.typing import Row
 
 PROGRESS_SECONDS = 10.0
 LISTENER_SECONDS = 0.25
-
-
-class PipelineError(RuntimeError):
-    """The steps don't fit each other. Raised before anything is sent; says which, and the way out."""
 
 
 async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
@@ -139,7 +136,7 @@ async def _make_rows(node: Node, step: GeneratorStep, gate: _Gate) -> None:
             raise PipelineError(f"{node.name} gave no rows: {type(step).__name__} with {step.model_dump(mode='json')}")
         return place
 
-    await as_task_run(node.name, node.name, make)()
+    await as_task_run(node.name, node.name, make)
 
 
 def _kept(run: Run, path: str, rows: list[Row]) -> ShardRef:
@@ -239,8 +236,8 @@ async def _next(reader: AsyncIterator[tuple[int, ShardRef]]) -> tuple[int, Shard
 
 
 async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> tuple[int, ShardRef]:
-    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: _shard_or_cached(node, place, refs))()
-    ref, reused = await made.aresult() if hasattr(made, "aresult") else made
+    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: _shard_or_cached(node, place, refs))
+    ref, reused = made
     node.run.progress_of(node.name, node.step).add(ref, refs[0].rows, reused=reused)
     return place, ref
 
@@ -368,8 +365,11 @@ class Session:
         if output is None:
             output = await self.task.llm.answer(prompt, num_generations)
             self.journal.append({"k": key, "o": output})
-        self.work += _work_of(output["statistics"], sent=sent)
-        self.node.run.progress_of(self.node.name, self.task).answered += 1
+        work = _work_of(output["statistics"], sent=sent)
+        self.work += work
+        progress = self.node.run.progress_of(self.node.name, self.task)
+        progress.answered += 1
+        progress.work += work
         return output
 
 
@@ -436,7 +436,7 @@ async def _take_all(node: Node, step: GlobalStep) -> None:
         return await asyncio.to_thread(_apply_to_all, node, step, inputs, listing)
 
     progress = node.run.progress_of(node.name, step)
-    refs = await as_task_run(node.name, node.name, make)()
+    refs = await as_task_run(node.name, node.name, make)
     progress.rows_in = sum(ref.rows for ref in inputs[0])
     for place, ref in enumerate(refs):
         cast("Stream", node.stream).push(place, ref)
@@ -478,22 +478,25 @@ def _count_reasons(node: Node, rows: Iterable[Row]) -> None:
             progress.reasons[(failure["type"], failure["message"])] += 1
 
 
-def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """`work` as a Prefect task run called `run_name`; as it is, outside of any flow run."""
+async def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Do `work` as a Prefect task run called `run_name`; as it is, outside of any flow run."""
+    from prefect import State
     from prefect import Task as PrefectTask
     from prefect.cache_policies import NO_CACHE
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is None:
-        return work
-
-    async def shard() -> Any:
         return await work()
 
-    return cast(
-        "Callable[[], Awaitable[Any]]",
-        PrefectTask(shard, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False),
-    )
+    async def shard() -> Any:
+        try:
+            return await work()
+        except clear_errors() as error:
+            return failed_state(error)
+
+    task: Any = PrefectTask(shard, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+    made: Any = await task()
+    return await cast("State[Any]", made).aresult() if isinstance(made, State) else made
 
 
 class _Gate:

@@ -13,10 +13,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_origi
 
 from prefect import Flow as PrefectFlow
 from prefect.flow_engine import BaseFlowRunEngine
-from prefect.states import Failed
 from prefect.utilities.callables import parameter_schema
 
-from llms.errors import LLMError
+from flows.errors import clear_errors, failed_state
 from llms.parameters import Configurable, ParameterError, merged_value, special_model, variants_in
 
 P = ParamSpec("P")
@@ -197,28 +196,3 @@ def resolved(wrapper: Any, function: Callable[..., Any]) -> Any:
     wrapper.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
     wrapper.__stillflow__ = True
     return wrapper
-
-
-def clear_errors() -> tuple[type[Exception], ...]:
-    """The errors whose message says what was wrong and what to do."""
-    from flows.engine import PipelineError
-    from flows.results import TooManyFailedRowsError
-    from flows.shards import ShardError
-    from flows.storage import StorageError
-    from tasks.loaders import SourceError
-    from tasks.savers import TargetError
-
-    return (
-        LLMError,
-        ParameterError,
-        PipelineError,
-        ShardError,
-        SourceError,
-        StorageError,
-        TargetError,
-        TooManyFailedRowsError,
-    )
-
-
-def failed_state(error: Exception) -> Any:
-    return Failed(name=type(error).__name__.removesuffix("Error"), message=str(error), data=error)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
 from pydantic import Field
 
-from flows.engine import PipelineError, check_columns, source_columns
+from flows.engine import check_columns, source_columns
+from flows.errors import PipelineError
 from flows.parameters import Flow
 from flows.preview import checked, preview, setting
 from flows.results import MAX_FAILED_ROWS, finish

@@ -53,44 +53,35 @@ def failures(run: Run) -> list[tuple[str, str, str, int]]:
     return sorted(counted, key=lambda each: -each[3])
 
 
-def report_markdown(run: Run, saved: Sequence[str]) -> str:
+def report_markdown(run: Run) -> str:
     """The run as a page for the Prefect UI."""
-    header = [
-        "Step",
-        "Rows in",
-        "Rows out",
-        "Failed",
-        "Requests",
-        "Sent now",
-        "Input tokens",
-        "Output tokens",
-        "Shards",
-        "Cached",
-    ]
-    rows = [
-        [
-            progress.name,
-            *(
-                f"{number:,}"
-                for number in (
-                    progress.rows_in,
-                    progress.rows_out,
-                    progress.failed,
-                    *progress.work.counts(),
-                    progress.shards,
-                    progress.reused,
-                )
-            ),
-        ]
-        for progress in run.progress.values()
-    ]
-    parts = ["# Steps", markdown_table(header, rows)]
+    seconds = f"{time.time() - run.started:.1f} s"
+    outcome = f"**Ended after {seconds}:** {run.problem}" if run.problem else f"Done in {seconds}."
+    rows = [[progress.name, *numbers_of(progress)] for progress in run.progress.values()]
+    total = StepProgress("", next(iter(run.progress.values())).step) if run.progress else None
+    if total is not None:
+        total.work = total_work(run)
+        rows.append(["**all**", "–", "–", *numbers_of(total)[2:4], "–"])
+    header = ["Step", "Rows", "Failed", "Requests (sent now)", "Tokens in / out", "Shards (cached)"]
+    parts = [outcome, "## Steps", markdown_table(header, rows)]
     reasons = [[step, kind, message, f"{count:,}"] for step, kind, message, count in failures(run)[:MOST_REASONS]]
     if reasons:
-        parts += ["# Failed rows", markdown_table(["Step", "Error", "Reason", "Rows"], reasons)]
-    if saved:
-        parts += ["# Saved", "\n".join(f"- `{place}`" for place in saved)]
+        parts += ["## Failed rows", markdown_table(["Step", "Error", "Reason", "Rows"], reasons)]
+    if run.saved:
+        parts += ["## Saved", "\n".join(f"- `{place}`" for place in run.saved)]
     return "\n\n".join(parts)
+
+
+def numbers_of(progress: StepProgress) -> list[str]:
+    """A step's numbers for the report's table."""
+    work = progress.work
+    return [
+        f"{progress.rows_out:,}",
+        f"{progress.failed:,}" if progress.failed else "–",
+        f"{work.requests:,} ({work.sent:,})" if work.requests else "–",
+        f"{work.input_tokens:,} / {work.output_tokens:,}" if work.requests else "–",
+        f"{progress.shards:,} ({progress.reused:,})",
+    ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

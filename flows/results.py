@@ -107,6 +107,9 @@ async def finish(
             card = dataset_card(await run_record(run, [leaves[name].node], only), _first_row(only))
             run.saved.append(await asyncio.to_thread(target.save, datasets[name], card))
             run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", run.saved[-1])
+    except Exception as error:
+        run.problem = str(error)
+        raise
     finally:
         for line in summary_lines(run):
             run_logger().info(line)
@@ -261,9 +264,7 @@ async def _publish(run: Run) -> None:
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is not None:
-        await acreate_markdown_artifact(
-            report_markdown(run, run.saved), key="run-report", description="Steps, tokens, failures"
-        )
+        await acreate_markdown_artifact(report_markdown(run), key="run-report", description="Steps, tokens, failures")
 
 
 def _await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:

@@ -41,12 +41,13 @@ class StepProgress:
     """Rows that failed here, by error type and message."""
 
     def add(self, ref: ShardRef, rows_in: int, *, reused: bool) -> None:
-        """Count a finished shard."""
+        """Count a finished shard. What it took to make it now is counted as it goes."""
         self.rows_in += rows_in
         self.rows_out += ref.rows
         self.shards += 1
         self.reused += reused
-        self.work += Work(ref.work.requests, 0, ref.work.input_tokens, ref.work.output_tokens) if reused else ref.work
+        if reused:
+            self.work += Work(ref.work.requests, 0, ref.work.input_tokens, ref.work.output_tokens)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Run:
     limits: Limits | None = None
     saved: list[str] = field(default_factory=list[str])
     """Where its datasets were saved."""
+    problem: str = ""
+    """Why it ended without them."""
 
     def keep(self, node: Node) -> None:
         """Hold a node of the graph, and with it this run, for as long as any of them is in use."""

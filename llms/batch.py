@@ -65,17 +65,13 @@ class BatchResult:
 class OfflineBatchLLM(AsyncLLM):
     """A service with a batch API: cheaper answers, within a day."""
 
+    # Neither in forms nor in dumps as long as flows can't wait for batches.
     use_offline_batch_generation: Annotated[
-        bool,
-        Field(
-            title="Offline batch",
-            description="Send requests as batch jobs: cheaper, answered within a day. Not in a flow yet.",
-        ),
-        Aside(),
+        bool, Field(exclude=True, description="Send requests as batch jobs: cheaper, answered within a day."), Aside()
     ] = False
     offline_batch_generation_block_until_done: Annotated[
         int | None,
-        Field(ge=1, title="Poll every (seconds)", description="Wait in the process, looking again this often."),
+        Field(ge=1, exclude=True, description="Wait, looking again every so many seconds."),
         Aside(),
     ] = None
     jobs_ids: Annotated[

@@ -462,7 +462,7 @@ def connection_error(error: Exception, url: str, timeout: float, variable: str) 
     root = cause.__cause__ if cause is not None and cause.__cause__ is not None else cause
     if isinstance(root, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return ConnectionFailedError(
-            f"can't reach {url} ({root}); check the address (base_url or {variable}) and the network"
+            f"can't reach {url}; check the address (base_url or {variable}) and the network ({root})"
         )
     if isinstance(root, TimeoutError):
         return RequestTimeoutError(f"no answer from {url} in {timeout:g} s")

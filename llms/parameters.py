@@ -76,6 +76,9 @@ class Configurable(BaseModel):
         # A part of a model must be accepted as an override, so nothing is required.
         schema.pop("required", None)
         schema["title"] = cls.form_title or cls.__name__
+        if "description" in schema:
+            # The form shows it as one paragraph of Markdown: the first, without the docstring's code.
+            schema["description"] = schema["description"].partition("\n\n")[0]
         properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
         for name, field in cls.model_fields.items():
             if field.exclude:
@@ -261,9 +264,11 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
     shown = dict(schema)
     variants = [each for each in shown.get("anyOf", []) if each.get("type") != "null"]
     # A switch without a default would be sent as off.
-    if len(variants) == 1 and variants[0].get("type") != "boolean":
-        del shown["anyOf"]
-        shown = {**variants[0], **shown}
+    if variants and [each.get("type") for each in variants] != ["boolean"]:
+        shown["anyOf"] = [{"title": TAB_TITLES.get(each.get("type", ""), ""), **each} for each in variants]
+        if len(variants) == 1:
+            del shown["anyOf"]
+            shown = {**variants[0], **shown}
         if shown.get("default", ...) is None:
             del shown["default"]
     if shown.get("type") == "object" and "properties" not in shown:
@@ -277,10 +282,17 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+TAB_TITLES = {"string": "One", "array": "Several"}
+
+
 def special_model(model: Configurable, suffix: str) -> type[Configurable]:
     """The class of `model` with the values of `model` as defaults, for the form of a flow that has it as default."""
     fields: dict[str, Any] = {}
-    for name, field in form_fields(type(model)):
+    # The new class declares them all: in the order of the form, which goes by declarations.
+    for name in form_order(type(model)):
+        field = type(model).model_fields[name]
+        if field.exclude:
+            continue
         value = getattr(model, name)
         annotation = field.rebuild_annotation()
         variants = variants_in(field.metadata)

@@ -45,7 +45,7 @@ class Task(Step):
 
     form_first = ("llm",)
 
-    llm: Annotated[AnyLLM, Field(title="LLM")]
+    llm: Annotated[AnyLLM, Field(title="LLM", description="Who answers.")]
     system_prompt: Annotated[
         str | None, Field(title="System prompt", description="Put before the prompt, where the prompt has none.")
     ] = None
@@ -53,12 +53,12 @@ class Task(Step):
         list[dict[str, Any]],
         Field(title="Examples", description="Few-shot: rows with the input and the output columns of this Task."),
     ] = []
-    num_generations: Annotated[int, Field(ge=1, title="Generations", description="Answers per row.")] = 1
+    num_generations: Annotated[int, Field(ge=1, title="Answers per row")] = 1
     group_generations: Annotated[
-        bool, Field(title="Group generations", description="One row with lists, in place of a row per answer.")
+        bool, Field(title="Group answers", description="In one row with lists, in place of a row per answer.")
     ] = False
     use_default_structured_output: Annotated[
-        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+        bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = False
     add_raw_input: Annotated[bool, Field(title="Keep prompts", description="In the row's metadata.")] = True
     add_raw_output: Annotated[bool, Field(title="Keep raw answers", description="In the row's metadata.")] = True

@@ -51,7 +51,9 @@ class Saver(Step, ABC):
     input_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
     output_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
     overwrite: Annotated[
-        bool, Field(title="Replace", description="What is there already. Off: refuse before anything is made."), Aside()
+        bool,
+        Field(title="Overwrite", description="What is at the place already. Off: refuse before anything is sent."),
+        Aside(),
     ] = True
 
     @abstractmethod

@@ -55,10 +55,12 @@ class Step(Configurable, ABC):
 
     name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""
     input_mappings: Annotated[
-        dict[str, str], Field(title="Input columns", description="This step's name of a column: the dataset's name.")
+        dict[str, str],
+        Field(title="Input columns", description='{"instruction": "prompt"} reads it from the column `prompt`.'),
     ] = {}
     output_mappings: Annotated[
-        dict[str, str], Field(title="Output columns", description="This step's name of a column: the dataset's name.")
+        dict[str, str],
+        Field(title="Output columns", description='{"generation": "answer"} writes it to the column `answer`.'),
     ] = {}
     input_batch_size: Annotated[
         int, Field(ge=1, title="Rows per call", description="How many rows `process` gets at a time."), Aside()

@@ -54,7 +54,7 @@ class StructuredGeneration(Task):
     """
 
     use_default_structured_output: Annotated[
-        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+        bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True
     use_system_prompt: Annotated[
         bool, Field(title="Rows' system prompts", description="Use the column `system_prompt`, where there is one.")

@@ -72,7 +72,7 @@ class UltraFeedback(Task):
 
     form_first = ("llm", "aspect")
     use_default_structured_output: Annotated[
-        bool, Field(title="Structured output", description="Ask for JSON, where the provider can make sure of it.")
+        bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True
     aspect: Annotated[Aspect, Field(title="Aspect", description="What the answers are rated for.")] = "overall-rating"
 

@@ -84,7 +84,11 @@ class prefect_server:
         log = (self.home / "server.log").open("ab")
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        wait_for(lambda: is_up(f"{self.api}/health"), seconds=90, what="the Prefect server")
+        try:
+            wait_for(lambda: is_up(f"{self.api}/health"), seconds=90, what="the Prefect server")
+        except BaseException:
+            self.process.kill()
+            raise
         return self.api
 
     def __exit__(self, *_: object) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import BaseModel, Field
 
-from flows.engine import PipelineError
+from flows.errors import PipelineError
 from flows.results import TooManyFailedRowsError, collect
 from flows.rows import load
 from llms import LLM, AuthenticationError, ChatType, ConnectionFailedError, GenerateOutput, OpenAILLM
