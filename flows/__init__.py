@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.credentials import LLMCredentials
-    from flows.errors import PipelineError
+    from flows.errors import PipelineError, TooManyFailedRowsError
     from flows.parameters import Flow, flow
     from flows.pipeline import Pipeline
     from flows.preview import dry_run, preview
-    from flows.results import TooManyFailedRowsError, collect, save
+    from flows.results import collect, save
     from flows.routing import RoutingBatchFunction, routing_batch_function, sample_n_steps
     from flows.rows import Rows, load
     from flows.shards import ShardError
@@ -33,7 +33,7 @@ _homes = {
     "Source": "tasks.loaders",
     "StorageError": "flows.storage",
     "Target": "tasks.savers",
-    "TooManyFailedRowsError": "flows.results",
+    "TooManyFailedRowsError": "flows.errors",
     "collect": "flows.results",
     "dry_run": "flows.preview",
     "flow": "flows.parameters",

@@ -201,8 +201,9 @@ def run_and_tell(flow: Flow[..., Any], parameters: dict[str, Any], rows: int | N
     """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it."""
     from prefect.settings import get_current_settings
 
-    from flows.preview import checked, dry_run, setting
+    from flows.preview import checked, dry_run
     from flows.run import progress_listener, run_started
+    from flows.running import setting
 
     runs: list[Run] = []
     checked(flow, parameters)
@@ -319,9 +320,9 @@ def clear_errors() -> Generator[None]:
     except Exception as error:
         from prefect.exceptions import ParameterTypeError
 
-        from flows.errors import clear_errors as clear
+        from flows.errors import CLEAR_ERRORS
 
-        if isinstance(error, (*clear(), ParameterTypeError)):
+        if isinstance(error, (*CLEAR_ERRORS, ParameterTypeError)):
             raise click.ClickException(str(error)) from None
         raise
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
 
+from flows.answering import answer_shard, asks, count_failures, show_prompts
 from flows.credentials import find_credentials
 from flows.digest import digest, digest_of_rows
-from flows.errors import PipelineError, clear_errors, failed_state
-from flows.journal import Entries, Journal
+from flows.errors import CLEAR_ERRORS, PipelineError, failed_state
 from flows.log import run_logger
 from flows.report import progress_line
 from flows.rows import Node, Stream
 from flows.run import Run, progress_listener
-from flows.shards import ShardError, ShardRef, Work, batches_of, find_shard, read_shard, write_shard
+from flows.shards import ShardError, ShardRef, batches_of, find_shard, read_shard, write_shard
 from llms.base import AsyncLLM
 from llms.batch import OfflineBatchLLM
 from llms.credentials import use_credentials_store
-from llms.loop import run_async
-from llms.typing import FormattedInput, GenerateOutput, TokenCounts
 from tasks.base import Task
 from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in, restored
 from tasks.typing import Row
@@ -48,7 +44,7 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     gate = _Gate(nodes, to_run)
     for node in to_run:
         # Services now, to learn of a missing key before anything is sent; engines when their turn comes.
-        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and _asks(node):
+        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and asks(node):
             _check_online(node.name, node.step.llm)
             _load_once(node)
     for node in to_run:
@@ -108,7 +104,7 @@ async def _drive(node: Node, gate: _Gate) -> None:
             else:
                 await _take_each(node)
     except asyncio.CancelledError:
-        stream.finish()
+        stream.finish(InterruptedError(f"{node.name} was stopped before its end"))
         raise
     except Exception as error:  # noqa: BLE001 -- handed to whoever reads the stream
         gate.open.set()
@@ -261,23 +257,23 @@ async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardR
     folder = step_folder(node, f"{place:08d}")
     path = posixpath.join(folder, f"{digest([ref.digest for ref in refs])}.parquet")
     found = await asyncio.to_thread(find_shard, node.run.storage, path)
-    if found is not None and _asks(node) and (not found.failed or found.attempt == node.run.attempt):
+    if found is not None and asks(node) and (not found.failed or found.attempt == node.run.attempt):
         if found.failed:
-            await asyncio.to_thread(_count_failures, node, found)
+            await asyncio.to_thread(count_failures, node, found)
         return found, True
     inputs = [await asyncio.to_thread(read_shard, node.run.storage, ref) for ref in refs]
-    if _asks(node):
+    if asks(node):
         await asyncio.to_thread(_load_once, node)
     if isinstance(node.step, Task):
-        if not _asks(node):
-            return await asyncio.to_thread(_show_prompts, node, node.step, place, inputs[0]), False
-        return await _answer_shard(node, node.step, path, inputs[0]), False
+        if not asks(node):
+            return await asyncio.to_thread(show_prompts, node, node.step, place, inputs[0]), False
+        return await answer_shard(node, node.step, path, inputs[0]), False
     made = await asyncio.to_thread(_apply, node, inputs)
     return await asyncio.to_thread(write_shard, node.run.storage, path, made, attempt=node.run.attempt), False
 
 
 def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
-    if _asks(node):
+    if asks(node):
         return apply_step(node.step, inputs)
     try:
         return apply_step(node.step, inputs)
@@ -309,116 +305,6 @@ def apply_step(step: Step, inputs: Sequence[list[Row]]) -> list[Row]:
 def _failed_row(step: Step, rows: Sequence[Row]) -> Row:
     bad = next(row for row in rows if failure_in(row) is not None)
     return {**{step.output_mappings.get(name, name): None for name in step.outputs}, **bad}
-
-
-async def _answer_shard(node: Node, task: Task, path: str, rows: list[Row]) -> ShardRef:
-    run = node.run
-    journal = Journal(run.storage, path.removesuffix(".parquet") + ".journal")
-    others = [each for each in run.storage.files(posixpath.dirname(path), ".journal") if each != journal.path]
-    session = Session(node, task, journal, await asyncio.to_thread(journal.load, others))
-    try:
-        made = await run_async(session.answer(rows))
-    finally:
-        await asyncio.to_thread(journal.close)
-    ref = await asyncio.to_thread(write_shard, run.storage, path, made, attempt=run.attempt, work=session.work)
-    if ref.failed:
-        _count_reasons(node, made)
-    elif len(rows) >= node.shard_rows:
-        await asyncio.to_thread(journal.remove)
-    return ref
-
-
-@dataclass
-class Session:
-    """The answering of one shard: its journal, and the keys of its requests."""
-
-    node: Node
-    task: Task
-    journal: Journal
-    entries: Entries
-    work: Work = field(default_factory=Work)
-    occurrences: Counter[str] = field(default_factory=Counter[str])
-
-    async def answer(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that `rows` become. Every row is brought to its end, also where one stops the run.
-
-        Raises:
-            LLMError: a fatal one. What was answered is in the journal.
-        """
-        made = await asyncio.gather(*(self._answer_row(row) for row in rows), return_exceptions=True)
-        problems = [each for each in made if isinstance(each, BaseException)]
-        if problems:
-            raise problems[0]
-        return [row for group in cast("list[list[Row]]", made) for row in group]
-
-    async def _answer_row(self, row: Row) -> list[Row]:
-        ask = RowAsk(self)
-        made = await self.task.answer_row(row, ask)
-        if failure_in(row) is None and ask.latest and any(failure_in(each) is not None for each in made):
-            self.journal.append({"k": ask.latest, "x": self.node.run.attempt})
-        return made
-
-    async def output_for(self, key: str, prompt: FormattedInput, num_generations: int) -> GenerateOutput:
-        """The answer to the request `key`: from the journal, or asked for now."""
-        output = self.entries.answer(key, self.node.run.attempt)
-        sent = output is None
-        if output is None:
-            output = await self.task.llm.answer(prompt, num_generations)
-            self.journal.append({"k": key, "o": output})
-        work = _work_of(output["statistics"], sent=sent)
-        self.work += work
-        progress = self.node.run.progress_of(self.node.name, self.task)
-        progress.answered += 1
-        progress.work += work
-        return output
-
-
-@dataclass
-class RowAsk:
-    """Asks for one row. A request's key is a digest of what is asked, and of which of equal ones it is."""
-
-    session: Session
-    root: str = ""
-    latest: str = ""
-    asked: Counter[str] = field(default_factory=Counter[str])
-
-    async def __call__(self, prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
-        content = digest([prompt, num_generations])
-        if not self.root:
-            # Rows start in their order, so equal rows get the same numbers every time.
-            self.latest = self.root = f"{content}-{self.session.occurrences[content]}"
-            self.session.occurrences[content] += 1
-        else:
-            self.latest = digest([self.root, content, self.asked[content]])
-        self.asked[content] += 1
-        return await self.session.output_for(self.latest, prompt, num_generations)
-
-
-def _work_of(statistics: TokenCounts, *, sent: bool) -> Work:
-    return Work(1, int(sent), sum(statistics["input_tokens"]), sum(statistics["output_tokens"]))
-
-
-def _asks(node: Node) -> bool:
-    return node.run.limits is None or node.run.limits.ask
-
-
-def _show_prompts(node: Node, task: Task, place: int, rows: list[Row]) -> ShardRef:
-    """Note the prompts of rows, and go on with answers that only say where they will stand."""
-    shown = node.run.prompts.setdefault(node.name, [])
-    made: list[Row] = []
-    for row in rows:
-        try:
-            shown.append(task.prompt(task.seen(row)))
-        except Exception:  # noqa: BLE001 -- a preview: this prompt can't be made from texts that stand for answers
-            shown.append(None)
-        made.append({**row, **{task.output_mappings.get(name, name): _stand_in(task, name) for name in task.outputs}})
-    path = node.run.storage.path("previews", node.run.id, f"{node.name}-{place}.parquet")
-    return write_shard(node.run.storage, path, made)
-
-
-def _stand_in(task: Task, column: str) -> str | list[str]:
-    text = f"<{column} of {task.name}>"
-    return [f"{text[:-1]}, {place + 1}>" for place in range(task.num_generations)] if task.group_generations else text
 
 
 async def _take_all(node: Node, step: GlobalStep) -> None:
@@ -465,19 +351,6 @@ def _apply_to_all(node: Node, step: GlobalStep, inputs: list[list[ShardRef]], li
     return refs
 
 
-def _count_failures(node: Node, ref: ShardRef) -> None:
-    _count_reasons(node, read_shard(node.run.storage, ref))
-
-
-def _count_reasons(node: Node, rows: Iterable[Row]) -> None:
-    progress = node.run.progress_of(node.name, node.step)
-    for row in rows:
-        failure = failure_in(row)
-        if failure is not None and failure["step"] == node.name:
-            progress.failed += 1
-            progress.reasons[(failure["type"], failure["message"])] += 1
-
-
 async def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) -> Any:
     """Do `work` as a Prefect task run called `run_name`; as it is, outside of any flow run."""
     from prefect import State
@@ -491,7 +364,7 @@ async def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any
     async def shard() -> Any:
         try:
             return await work()
-        except clear_errors() as error:
+        except CLEAR_ERRORS as error:
             return failed_state(error)
 
     task: Any = PrefectTask(shard, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from flows.shards import ShardError
+from flows.storage import StorageError
 from llms.errors import LLMError
 from llms.parameters import ParameterError
+from tasks.loaders import SourceError
+from tasks.savers import TargetError
 
 
 class PipelineError(RuntimeError):
     """The steps don't fit each other. Raised before anything is sent; says which, and the way out."""
 
 
-def clear_errors() -> tuple[type[Exception], ...]:
-    """The errors that need no traceback."""
-    from flows.results import TooManyFailedRowsError
-    from flows.shards import ShardError
-    from flows.storage import StorageError
-    from tasks.loaders import SourceError
-    from tasks.savers import TargetError
+class TooManyFailedRowsError(RuntimeError):
+    """More rows failed than `max_failed_rows` allows. A retry of the run sends only these again."""
 
-    ours = (PipelineError, ShardError, StorageError, TooManyFailedRowsError)
-    return (LLMError, ParameterError, SourceError, TargetError, *ours)
+    def __init__(self, message: str, datasets: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.datasets = dict(datasets)
+        """What there is, the failed rows included, by the name of the last step."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), {})
+
+
+CLEAR_ERRORS: tuple[type[Exception], ...] = (
+    LLMError,
+    ParameterError,
+    PipelineError,
+    ShardError,
+    SourceError,
+    StorageError,
+    TargetError,
+    TooManyFailedRowsError,
+)
 
 
 def failed_state(error: Exception) -> Any:

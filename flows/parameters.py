@@ -15,7 +15,7 @@ from prefect import Flow as PrefectFlow
 from prefect.flow_engine import BaseFlowRunEngine
 from prefect.utilities.callables import parameter_schema
 
-from flows.errors import clear_errors, failed_state
+from flows.errors import CLEAR_ERRORS, failed_state
 from llms.parameters import Configurable, ParameterError, merged_value, special_model, variants_in
 
 P = ParamSpec("P")
@@ -174,7 +174,7 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
                 return await function(*args, **kwargs)
-            except clear_errors() as error:
+            except CLEAR_ERRORS as error:
                 return failed_state(error)
 
         return cast("Callable[P, R]", resolved(run_async, function))
@@ -183,7 +183,7 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             return function(*args, **kwargs)
-        except clear_errors() as error:
+        except CLEAR_ERRORS as error:
             return failed_state(error)
 
     return cast("Callable[P, R]", resolved(run, function))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextvars import Token, copy_context
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import Field
 
 from flows.engine import check_columns, source_columns
 from flows.errors import PipelineError
 from flows.parameters import Flow
-from flows.preview import checked, preview, setting
+from flows.preview import checked, preview
 from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
 from flows.run import SHARD_ROWS, Limits, current_run, limits_of_run, named
+from flows.running import run_anywhere, setting
 from llms.parameters import set_quietly
 from llms.typing import FormattedInput
 from tasks.savers import Saver
@@ -29,8 +28,6 @@ from tasks.steps import GeneratorStep, PipelineLike, Step, current_pipeline, sna
 
 if TYPE_CHECKING:
     from datasets import Dataset  # pyright: ignore[reportMissingTypeStubs]
-
-T = TypeVar("T")
 
 ROUTED_SHARD_ROWS = 50
 
@@ -328,27 +325,3 @@ class Pipeline:
 
 def _chooses(router: RoutingBatchFunction, name: str) -> Callable[[int], bool]:
     return lambda place: name in router.chosen(place)
-
-
-def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    outcome: list[T] = []
-    problem: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001 -- handed over to the calling thread
-            problem.append(error)
-
-    context = copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="pipeline")
-    thread.start()
-    thread.join()
-    if problem:
-        raise problem[0]
-    return outcome[0]

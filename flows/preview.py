@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from flows.run import Limits, Run, limits_of_run, run_started
+from flows.running import run_anywhere, setting
 from llms.parameters import ParameterError, unknown_name_message
 from llms.typing import FormattedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from flows.parameters import Flow
 
 
@@ -35,8 +32,6 @@ def preview(
     Raises:
         ParameterError, PipelineError: as a run would.
     """
-    from flows.pipeline import run_anywhere
-
     started: list[Run] = []
     with setting(limits_of_run, Limits(rows, ask=False)), setting(run_started, started.append):
         values = checked(flow, parameters or {})
@@ -49,8 +44,6 @@ def preview(
 
 def dry_run(flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, rows: int = 2) -> Any:
     """Run a flow for real on its first rows, saving nothing to its target. Returns what the flow returns."""
-    from flows.pipeline import run_anywhere
-
     with setting(limits_of_run, Limits(rows, ask=True)):
         outcome = flow(**checked(flow, parameters or {}))
         return run_anywhere(outcome) if inspect.iscoroutine(outcome) else outcome
@@ -64,13 +57,3 @@ def checked(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> dict[str, An
             raise ParameterError(unknown_name_message(name, known, f"flow {flow.name!r}"))
     defaults = {name: each.default for name, each in known.items() if each.default is not each.empty}
     return {**defaults, **flow.validate_parameters(dict(parameters))}
-
-
-@contextmanager
-def setting(variable: ContextVar[Any], value: Any) -> Generator[None]:
-    """The variable with another value inside a `with` block."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)

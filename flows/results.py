@@ -14,14 +14,16 @@ import time
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flows.digest import digest
 from flows.engine import execute
+from flows.errors import TooManyFailedRowsError
 from flows.log import run_logger
 from flows.report import failure_lines, failures, report_markdown, summary_lines
 from flows.rows import Node, Rows
 from flows.run import Run, parameters_of
+from flows.running import await_or_run
 from flows.shards import ShardRef, read_table, unified_schema
 from flows.storage import Storage
 from llms.code import digest_of_text
@@ -35,24 +37,10 @@ from tasks.templates import template_source
 if TYPE_CHECKING:
     from datasets import Dataset
 
-T = TypeVar("T")
-
 MAX_FAILED_ROWS = 0.05
 ROWS_PER_FILE = 100_000
 FEW_REASONS = 5
 """Reasons of failed rows that go into an error's message."""
-
-
-class TooManyFailedRowsError(RuntimeError):
-    """More rows failed than `max_failed_rows` allows. A retry of the run sends only these again."""
-
-    def __init__(self, message: str, datasets: Mapping[str, Dataset]) -> None:
-        super().__init__(message)
-        self.datasets = dict(datasets)
-        """What there is, the failed rows included, by the name of the last step."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), {})
 
 
 def save(rows: Rows, target: Saver, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
@@ -69,14 +57,14 @@ def save(rows: Rows, target: Saver, *, max_failed_rows: float = MAX_FAILED_ROWS)
     Raises:
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
     """
-    return _await_or_run(
+    return await_or_run(
         _only(finish({rows.node.name: rows}, {rows.node.name: target}, max_failed_rows=max_failed_rows))
     )
 
 
 def collect(rows: Rows, *, max_failed_rows: float = MAX_FAILED_ROWS) -> Any:
     """`save`, without a target: run everything that `rows` need, and open them as a `datasets.Dataset`."""
-    return _await_or_run(_only(finish({rows.node.name: rows}, {}, max_failed_rows=max_failed_rows)))
+    return await_or_run(_only(finish({rows.node.name: rows}, {}, max_failed_rows=max_failed_rows)))
 
 
 async def _only(work: Coroutine[Any, Any, dict[str, Dataset]]) -> Dataset:
@@ -265,12 +253,3 @@ async def _publish(run: Run) -> None:
 
     if FlowRunContext.get() is not None:
         await acreate_markdown_artifact(report_markdown(run), key="run-report", description="Steps, tokens, failures")
-
-
-def _await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:
-    """The coroutine, for `await` in an async flow; its result, in a sync one."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    return work

@@ -8,16 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 from flows.shards import ShardRef, Work
 from flows.storage import Storage, storage_at
 from llms.parameters import Configurable, set_quietly
 from tasks.steps import Step
-
-if TYPE_CHECKING:
-    from flows.rows import Node
 
 SHARD_ROWS = 500
 
@@ -76,7 +73,7 @@ class Run:
     flow_name: str = ""
     started: float = field(default_factory=time.time)
     names: Counter[str] = field(default_factory=Counter[str])
-    _nodes: list[Node] = field(default_factory=list["Node"])
+    _kept: list[object] = field(default_factory=list[object])
     progress: dict[str, StepProgress] = field(default_factory=dict[str, StepProgress])
     prompts: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """What would be asked, by step, where only the prompts are shown."""
@@ -86,9 +83,9 @@ class Run:
     problem: str = ""
     """Why it ended without them."""
 
-    def keep(self, node: Node) -> None:
-        """Hold a node of the graph, and with it this run, for as long as any of them is in use."""
-        self._nodes.append(node)
+    def keep(self, node: object) -> None:
+        """Hold a node of the graph, which holds this run: they live as long as any of them is in use."""
+        self._kept.append(node)
 
     def name_for(self, name: str) -> str:
         """`name`, or `name-2` and so on where a step of this run has it already."""

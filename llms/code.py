@@ -7,12 +7,14 @@ import hashlib
 import inspect
 import textwrap
 import types
+from functools import cache
 
 
 def digest_of_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+@cache
 def code_digest(kind: type) -> str:
     """A digest of a class's code, whatever its comments, docstrings and layout.
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
 from pydantic import Field
@@ -15,7 +15,7 @@ from llms import AnyLLM, LLMError
 from llms.errors import Failure, failure_of
 from llms.loop import run_sync
 from llms.parameters import Aside, short
-from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
+from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
 from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
 
@@ -33,6 +33,8 @@ class Answer:
     raw_output: Any = None
     input_tokens: int = 0
     output_tokens: int = 0
+    logprobs: list[list[Logprob]] | None = None
+    """By token: the most likely ones, where the LLM was asked for them."""
     failure: Failure | None = None
 
 
@@ -140,18 +142,19 @@ class Task(Step):
 
     def read(self, text: str | None, row: Row, prompt: FormattedInput, output: GenerateOutput, place: int) -> Answer:
         """The answer made from generation `place` of `output`."""
-        statistics = output["statistics"]
+        statistics, logprobs = output["statistics"], output.get("logprobs")
         known = Answer(
             raw_input=prompt[0] if isinstance(prompt, tuple) else prompt,
             raw_output=text,
             input_tokens=statistics["input_tokens"][place],
             output_tokens=statistics["output_tokens"][place],
+            logprobs=logprobs[place] if logprobs else None,
         )
         try:
             columns = self.format_output(text, row)
         except Exception as error:  # noqa: BLE001 -- a parser, perhaps a user's: whatever it raises is this row's failure
             return failed(known, error)
-        return Answer(columns, known.raw_input, text, known.input_tokens, known.output_tokens)
+        return replace(known, columns=columns)
 
     def process(self, inputs: StepInput) -> StepOutput:
         """Answer rows now, outside of any flow.
@@ -221,6 +224,8 @@ class Task(Step):
             metadata[f"raw_input_{self.name}"] = answer.raw_input
         if self.add_raw_output or answer.failure is not None:
             metadata[f"raw_output_{self.name}"] = answer.raw_output
+        if answer.logprobs is not None:
+            metadata[f"logprobs_{self.name}"] = answer.logprobs
         metadata[f"statistics_{self.name}"] = counts
         metadata[f"error_{self.name}"] = answer.failure
         return metadata
@@ -256,14 +261,14 @@ def answered_by(output: GenerateOutput) -> Ask:
 
 def failed(answer: Answer, error: Exception) -> Answer:
     """The same answer, as a failure."""
-    return Answer({}, answer.raw_input, answer.raw_output, answer.input_tokens, answer.output_tokens, failure_of(error))
+    return replace(answer, columns={}, failure=failure_of(error))
 
 
 def grouped(metadata: Sequence[Row]) -> Row:
     """The metadata of several answers in one: lists, but one prompt where all had the same, and the first failure."""
     whole: Row = {}
-    for key in metadata[0]:
-        values = [each[key] for each in metadata]
+    for key in dict.fromkeys(key for each in metadata for key in each):
+        values = [each.get(key) for each in metadata]
         if key.startswith("error_"):
             whole[key] = next((value for value in values if value is not None), None)
         elif key.startswith("raw_input_") and all(value == values[0] for value in values):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import BaseModel, Field
 
-from flows.errors import PipelineError
-from flows.results import TooManyFailedRowsError, collect
+from flows.errors import PipelineError, TooManyFailedRowsError
+from flows.results import collect
 from flows.rows import load
 from llms import LLM, AuthenticationError, ChatType, ConnectionFailedError, GenerateOutput, OpenAILLM
 from llms.local_provider import FaultRule, LocalProvider
@@ -430,3 +430,12 @@ def test_an_unreadable_answer_is_kept_and_asked_again_by_the_next_run_alone(
     assert bad["statistics_number"]["output_tokens"] > 0
     assert [request.body["messages"][0]["content"] for request in provider.requests] == ["Tell me about number 7."]
     assert again["generation"][:] == ["12"] * 7 + ["7"] + ["12"] * 12
+
+
+def test_log_probabilities_are_kept_with_the_row(provider: LocalProvider, storage: Path) -> None:
+    options = {"generation_kwargs": {"logprobs": True, "top_logprobs": 2}}
+
+    metadata = collect(generation(llm_options=options).map(load(PROMPTS[:2])))[0]["distilabel_metadata"]
+
+    assert len(metadata["logprobs_text_generation"][0]) == 2
+    assert set(metadata["logprobs_text_generation"][0][0]) == {"token", "logprob"}

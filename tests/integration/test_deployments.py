@@ -73,7 +73,7 @@ def test_a_run_with_a_part_of_a_parameter_makes_the_dataset_its_card_and_its_rep
     }
     (report,) = stack.artifacts(run)
     assert report["key"] == "run-report"
-    assert re.search(r"\| text_generation \| 6 \| 6 \| 0 \| 6 \| 6 \|", report["data"])
+    assert re.search(r"\| text_generation \| 6 \| – \| 6 \(6\) \|", report["data"])
     assert str(tmp_path / "out") in report["data"]
     names = {each["name"] for each in wait_for(lambda: stack.task_runs(run), seconds=15, what="the task runs")}
     assert names == {"source", "text_generation-0"}

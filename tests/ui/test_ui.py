@@ -54,7 +54,7 @@ def test_the_form_is_filled_with_the_defaults_of_the_flow(stack: Stack, page: Pa
     assert form.value("source", "Files") == "flows/data/instructions.jsonl"
     assert form.value("text_generation", "LLM", "Model") == "gpt-4o-mini"
     assert form.value("text_generation", "LLM", "Temperature") == "1"
-    assert form.value("text_generation", "Generations") == "2"
+    assert form.value("text_generation", "Answers per row") == "2"
     assert form.value("ultrafeedback", "LLM", "Model") == "gpt-4o"
     assert form.value("ultrafeedback", "LLM", "Temperature") == ""
     assert form.value("ultrafeedback", "LLM", "Requests at a time") == "100"
