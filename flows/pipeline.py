@@ -74,6 +74,8 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
             current_pipeline.reset(self._token)
+            # It can't be pickled, and a served flow is.
+            self._token = None
 
     def add_step(self, step: Step) -> str:
         """Take a step in. Returns its name: its own, or one made from its class. Raises PipelineError."""
