@@ -45,5 +45,5 @@ def failed_state(error: Exception) -> Any:
     """A failed state called after the error, with its message. Whoever waits for the run gets the error itself."""
     from prefect.states import Failed
 
-    kept = " What was answered is kept: a retry sends the rest." if isinstance(error, LLMError) else ""
+    kept = ". What was answered is kept: a retry sends the rest" if isinstance(error, LLMError) else ""
     return Failed(name=type(error).__name__.removesuffix("Error"), message=f"{error}{kept}", data=error)

@@ -14,9 +14,7 @@ T = TypeVar("T")
 
 def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not in_a_loop():
         return asyncio.run(work)
     outcome: list[T] = []
     problem: list[BaseException] = []
@@ -38,11 +36,16 @@ def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
 
 def await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:
     """The coroutine, for `await` in an async flow; its result, in a sync one."""
+    return work if in_a_loop() else asyncio.run(work)
+
+
+def in_a_loop() -> bool:
+    """Whether an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return work
+        return False
+    return True
 
 
 @contextmanager
