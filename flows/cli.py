@@ -315,16 +315,14 @@ def rehearsal() -> Generator[None]:
 @contextmanager
 def clear_errors() -> Generator[None]:
     """An error with a clear message ends the command with that message and status 1."""
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.errors import CLEAR_ERRORS
+
     try:
         yield
-    except Exception as error:
-        from prefect.exceptions import ParameterTypeError
-
-        from flows.errors import CLEAR_ERRORS
-
-        if isinstance(error, (*CLEAR_ERRORS, ParameterTypeError)):
-            raise click.ClickException(str(error)) from None
-        raise
+    except (*CLEAR_ERRORS, ParameterTypeError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @contextmanager
