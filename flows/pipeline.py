@@ -271,7 +271,8 @@ class Pipeline:
         order = self._order()
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown = [inspect.Parameter(name, keyword, default=steps[name], annotation=type(steps[name])) for name in order]
-        run_pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        signed: Any = run_pipeline
+        signed.__signature__ = inspect.Signature(
             [
                 *shown,
                 inspect.Parameter("use_cache", keyword, default=self.use_cache, annotation=bool),

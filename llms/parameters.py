@@ -12,11 +12,10 @@ import copy
 import difflib
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, Union, cast
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -370,10 +369,3 @@ def argument_descriptions(function: Callable[..., Any]) -> dict[str, str]:
         re.MULTILINE,
     )
     return {name: " ".join(text.split()) for name, text in entries}
-
-
-def is_optional(hint: Any) -> bool:
-    """Whether an annotation admits None."""
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    return typing.get_origin(hint) in {Union, types.UnionType} and type(None) in typing.get_args(hint)

@@ -14,7 +14,7 @@ from pydantic import Field
 from llms import AnyLLM, LLMError
 from llms.errors import Failure, failure_of
 from llms.loop import run_sync
-from llms.parameters import Aside, short
+from llms.parameters import Aside
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
 from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
@@ -289,20 +289,3 @@ def with_examples(chat: ChatType, turns: ChatType) -> ChatType:
     """The chat with example turns after its system messages."""
     systems = [message for message in chat if message["role"] == "system"]
     return [*systems, *turns, *(message for message in chat if message["role"] != "system")] if turns else chat
-
-
-def json_answer(output: str | None) -> dict[str, Any]:
-    """The JSON object in an answer, with or without a code fence or a preface around it.
-
-    Raises:
-        UnreadableAnswerError: there is none.
-    """
-    text = (output or "").strip()
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        raise UnreadableAnswerError(f"expected a JSON object, got {short(text)}")
-    try:
-        found = json.loads(text[start : end + 1])
-    except json.JSONDecodeError as error:
-        raise UnreadableAnswerError(f"expected a JSON object ({error}), got {short(text)}") from None
-    return cast("dict[str, Any]", found)

@@ -101,3 +101,9 @@ def retry(page: Page) -> None:
     """Press the run's Retry button, and confirm."""
     page.get_by_role("button", name="Retry", exact=True).first.click()
     page.locator(".p-modal").get_by_role("button", name="Retry", exact=True).click()
+
+
+def cancel(page: Page) -> None:
+    """Press the run's Cancel button, and confirm."""
+    page.get_by_role("button", name="Cancel", exact=True).first.click()
+    page.locator(".p-modal").get_by_role("button", name="Confirm", exact=True).click()

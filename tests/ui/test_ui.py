@@ -11,13 +11,13 @@ import pytest
 from datasets import load_from_disk
 
 from tests.conftest import wait_for
-from tests.integration.stack import Stack
+from tests.integration.stack import Stack, processes_with
 
 pytest.importorskip("playwright.sync_api", reason="the Python package 'playwright' isn't installed")
 
 from playwright.sync_api import Page
 
-from tests.ui.pages import RunForm, open_run, retry, shown_fields
+from tests.ui.pages import RunForm, cancel, open_run, retry, shown_fields
 
 TEXT_GENERATION = "text-generation/text-generation"
 PREFERENCE = "preference/preference"
@@ -183,3 +183,27 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     assert all(dataset["generation"][:])
     open_run(page, stack, run)
     screenshot("run-retried")
+
+
+def test_a_run_under_way_is_cancelled_by_its_button_and_leaves_nothing_behind(
+    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+) -> None:
+    rows = prompts("a run cancelled in the UI", 4)
+    parameters = {
+        "source": {"data_files": str(stack.source("ui-cancel", rows))},
+        "target": {"path": str(tmp_path / "out")},
+    }
+    stack.provider.set(latency=120.0)
+    run = stack.start(TEXT_GENERATION, parameters)
+    wait_for(lambda: stack.provider.stats.in_flight == len(rows), seconds=60, what="the requests")
+
+    open_run(page, stack, run)
+    screenshot("run-running")
+    cancel(page)
+
+    stack.wait(run, "CANCELLED", seconds=60)
+    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), seconds=20, what="the end of the run's process")
+    wait_for(lambda: stack.provider.stats.in_flight == 0, seconds=10, what="the end of its requests")
+    assert not (tmp_path / "out").exists()
+    open_run(page, stack, run)
+    screenshot("run-cancelled")
