@@ -8,41 +8,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from llms import LLM, GenerateOutput
 from tasks.base import UnreadableAnswerError
 from tasks.structured_generation import StructuredGeneration, json_in
+from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 
 HEIGHT = {"type": "object", "properties": {"metres": {"type": "integer"}}, "required": ["metres"]}
 ROW = {"instruction": "How high is K2?", "structured_output": {"format": "json", "schema": HEIGHT}}
 
 
-class Plain(LLM):
-    """Gives one reply and keeps what it was asked; takes no schemas."""
-
-    reply: str = '{"metres": 8611}'
-    asked: list[Any] = []
-
-    @property
-    def model_name(self) -> str:
-        return "plain"
-
-    def generate(self, inputs: list[Any], num_generations: int = 1) -> list[GenerateOutput]:
-        self.asked.extend(inputs)
-        counts = [1] * num_generations
-        statistics = {"input_tokens": counts, "output_tokens": counts}
-        return [{"generations": [self.reply] * num_generations, "statistics": statistics} for _ in inputs]
-
-
-class Structured(Plain):
-    """The same, of a kind that takes schemas."""
-
-    schemas: list[Any] = []
-
-    def generate(
-        self, inputs: list[Any], num_generations: int = 1, structured_output: dict[str, Any] | None = None
-    ) -> list[GenerateOutput]:
-        self.schemas.append(structured_output)
-        return super().generate(inputs, num_generations)
+REPLY = '{"metres": 8611}'
 
 
 class Height(BaseModel):
@@ -62,7 +36,7 @@ class Height(BaseModel):
     ids=["distilabel's dict", "a schema", "JSON text", "the dict as JSON text", "a dict with JSON text", "a class"],
 )
 def test_a_schema_can_be_given_in_any_of_its_forms(given: Any) -> None:
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     (row,) = next(StructuredGeneration(llm=llm).process([{**ROW, "structured_output": given}]))
     assert row["generation"] == '{"metres": 8611}'
     assert llm.schemas[0]["properties"]["metres"]["type"] == "integer"
@@ -70,7 +44,7 @@ def test_a_schema_can_be_given_in_any_of_its_forms(given: Any) -> None:
 
 def test_rows_with_different_schemas_are_each_asked_with_their_own() -> None:
     other = {"type": "array", "items": {"type": "string"}}
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     rows = [ROW, {**ROW, "structured_output": other}]
     first, second = next(StructuredGeneration(llm=llm).process(rows))
     assert llm.schemas == [HEIGHT, other]
@@ -79,7 +53,7 @@ def test_rows_with_different_schemas_are_each_asked_with_their_own() -> None:
 
 
 def test_an_llm_that_takes_no_schemas_is_told_the_schema_in_words() -> None:
-    llm = Plain()
+    llm = OneReplyLLM(reply=REPLY)
     (row,) = next(StructuredGeneration(llm=llm).process([ROW]))
     assert row["generation"] == '{"metres": 8611}'
     prompt = llm.asked[0][0]["content"]
@@ -88,7 +62,7 @@ def test_an_llm_that_takes_no_schemas_is_told_the_schema_in_words() -> None:
 
 
 def test_so_is_one_that_takes_them_where_structured_output_is_turned_off() -> None:
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     next(StructuredGeneration(llm=llm, use_default_structured_output=False).process([ROW]))
     assert llm.schemas == [None]
     assert '"metres"' in llm.asked[0][0]["content"]
@@ -96,7 +70,7 @@ def test_so_is_one_that_takes_them_where_structured_output_is_turned_off() -> No
 
 @pytest.mark.parametrize("use", [True, False])
 def test_the_rows_system_prompt_is_used_unless_told_otherwise(use: bool) -> None:
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     task = StructuredGeneration(llm=llm, use_system_prompt=use, system_prompt="Mine.")
     next(task.process([{**ROW, "system_prompt": "The row's."}]))
     assert llm.asked[0][0] == {"role": "system", "content": "The row's." if use else "Mine."}
@@ -142,7 +116,7 @@ def test_what_isnt_one_json_value_is_refused(reply: str, problem: str) -> None:
 )
 def test_json_that_doesnt_fit_is_refused_with_the_place(reply: str, problem: str) -> None:
     with pytest.raises(UnreadableAnswerError, match=problem):
-        StructuredGeneration(llm=Plain()).format_output(reply, ROW)
+        StructuredGeneration(llm=OneReplyLLM(reply=REPLY)).format_output(reply, ROW)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +129,7 @@ def test_json_that_doesnt_fit_is_refused_with_the_place(reply: str, problem: str
     ],
 )
 def test_a_wrong_schema_fails_its_row_before_anything_is_asked(given: Any, problem: str) -> None:
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     (row,) = next(StructuredGeneration(llm=llm).process([{**ROW, "structured_output": given}]))
     assert problem in row["distilabel_metadata"]["error_structured_generation"]["message"]
     assert llm.asked == []
@@ -163,12 +137,14 @@ def test_a_wrong_schema_fails_its_row_before_anything_is_asked(given: Any, probl
 
 def test_a_schema_that_points_elsewhere_isnt_followed() -> None:
     given = {"type": "object", "properties": {"metres": {"$ref": "http://127.0.0.1:9/schema.json"}}}
-    (row,) = next(StructuredGeneration(llm=Structured()).process([{**ROW, "structured_output": given}]))
+    (row,) = next(
+        StructuredGeneration(llm=StructuredOneReplyLLM(reply=REPLY)).process([{**ROW, "structured_output": given}])
+    )
     assert "Unresolvable" in str(row["distilabel_metadata"]["error_structured_generation"])
 
 
 def test_keys_that_a_table_filled_with_none_are_no_part_of_the_schema() -> None:
     mixed = {**HEIGHT, "items": None, "properties": {**HEIGHT["properties"], "name": None}}
-    llm = Structured()
+    llm = StructuredOneReplyLLM(reply=REPLY)
     next(StructuredGeneration(llm=llm).process([{**ROW, "structured_output": mixed}]))
     assert llm.schemas == [HEIGHT]

@@ -8,41 +8,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from llms import LLM, GenerateOutput
 from llms.structured_output import strict_schema
 from tasks.base import UnreadableAnswerError
 from tasks.ultrafeedback import QUALITIES, WITH_TYPES, Evaluation, UltraFeedback, parse_evaluations
+from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 
 ROW = {"instruction": "How high is K2?", "generations": ["8,611 m.", "I can't know."]}
-
-
-class Rater(LLM):
-    """Gives the same reply to every prompt, and keeps the prompts."""
-
-    reply: str
-    asked: list[Any] = []
-
-    @property
-    def model_name(self) -> str:
-        return "rater"
-
-    def generate(self, inputs: list[Any], num_generations: int = 1) -> list[GenerateOutput]:
-        self.asked.extend(inputs)
-        counts = [1] * num_generations
-        statistics = {"input_tokens": counts, "output_tokens": counts}
-        return [{"generations": [self.reply] * num_generations, "statistics": statistics} for _ in inputs]
-
-
-class StructuredRater(Rater):
-    """The same, of a kind that takes schemas."""
-
-    schemas: list[Any] = []
-
-    def generate(
-        self, inputs: list[Any], num_generations: int = 1, structured_output: dict[str, Any] | None = None
-    ) -> list[GenerateOutput]:
-        self.schemas.append(structured_output)
-        return super().generate(inputs, num_generations)
 
 
 AS_ASKED = """Answer 1
@@ -295,7 +266,7 @@ def test_text_and_json_replies_give_the_same_columns(aspect: Any) -> None:
     columns: dict[str, Any] = {"ratings": [4, 2], "rationales": ["Good.", "Poor."]}
     if aspect in WITH_TYPES:
         columns |= {"types": [1, None], "rationales-for-ratings": ["Fine.", "Weak."]}
-    for llm in (Rater(reply=""), StructuredRater(reply="")):
+    for llm in (OneReplyLLM(reply=""), StructuredOneReplyLLM(reply="")):
         task = UltraFeedback(llm=llm, aspect=aspect)
         llm.reply = task.format_example({**ROW, **columns})
         (row,) = next(task.process([ROW]))
@@ -304,7 +275,7 @@ def test_text_and_json_replies_give_the_same_columns(aspect: Any) -> None:
 
 
 def test_an_llm_that_takes_schemas_is_asked_for_json_and_another_for_text() -> None:
-    plain, structured = Rater(reply=AS_ASKED), StructuredRater(reply=AS_ASKED)
+    plain, structured = OneReplyLLM(reply=AS_ASKED), StructuredOneReplyLLM(reply=AS_ASKED)
     for llm in (plain, structured):
         task = UltraFeedback(llm=llm)
         (row,) = next(task.process([ROW]))
@@ -316,14 +287,14 @@ def test_an_llm_that_takes_schemas_is_asked_for_json_and_another_for_text() -> N
 
 
 def test_structured_output_can_be_turned_off() -> None:
-    llm = StructuredRater(reply=AS_ASKED)
+    llm = StructuredOneReplyLLM(reply=AS_ASKED)
     next(UltraFeedback(llm=llm, use_default_structured_output=False).process([ROW]))
     assert llm.schemas == [None]
 
 
 @pytest.mark.parametrize("aspect", QUALITIES)
 def test_the_schema_fits_strict_mode_as_it_is(aspect: Any) -> None:
-    task = UltraFeedback(llm=Rater(reply=""), aspect=aspect)
+    task = UltraFeedback(llm=OneReplyLLM(reply=""), aspect=aspect)
     schema = task.get_structured_output()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert strict_schema(schema) == schema
@@ -331,7 +302,7 @@ def test_the_schema_fits_strict_mode_as_it_is(aspect: Any) -> None:
 
 @pytest.mark.parametrize("aspect", QUALITIES)
 def test_every_aspect_has_a_prompt_of_its_own_that_holds_the_answers(aspect: Any) -> None:
-    task = UltraFeedback(llm=Rater(reply=""), aspect=aspect)
+    task = UltraFeedback(llm=OneReplyLLM(reply=""), aspect=aspect)
     prompt = task.format_input(ROW)[0]["content"]
     assert QUALITIES[aspect] in prompt
     assert '<answer number="2">\nI can\'t know.\n</answer>' in prompt
@@ -339,7 +310,7 @@ def test_every_aspect_has_a_prompt_of_its_own_that_holds_the_answers(aspect: Any
 
 
 def test_an_unreadable_reply_fails_its_row_and_keeps_what_the_model_said() -> None:
-    (row,) = next(UltraFeedback(llm=Rater(reply="Both are fine.")).process([ROW]))
+    (row,) = next(UltraFeedback(llm=OneReplyLLM(reply="Both are fine.")).process([ROW]))
     assert row["ratings"] is None
     assert row["distilabel_metadata"]["raw_output_ultra_feedback"] == "Both are fine."
     assert row["distilabel_metadata"]["error_ultra_feedback"]["type"] == "UnreadableAnswerError"
@@ -347,27 +318,27 @@ def test_an_unreadable_reply_fails_its_row_and_keeps_what_the_model_said() -> No
 
 @pytest.mark.parametrize("generations", [None, [], ["a", None], "text"])
 def test_a_row_without_texts_to_rate_fails_and_costs_nothing(generations: Any) -> None:
-    llm = Rater(reply=AS_ASKED)
+    llm = OneReplyLLM(reply=AS_ASKED)
     (row,) = next(UltraFeedback(llm=llm).process([{**ROW, "generations": generations}]))
     assert "expected a list of texts" in row["distilabel_metadata"]["error_ultra_feedback"]["message"]
     assert llm.asked == []
 
 
 def test_an_example_that_lacks_a_column_says_which() -> None:
-    task = UltraFeedback(llm=Rater(reply=AS_ASKED), examples=[{**ROW, "ratings": [5, 3]}])
+    task = UltraFeedback(llm=OneReplyLLM(reply=AS_ASKED), examples=[{**ROW, "ratings": [5, 3]}])
     (row,) = next(task.process([ROW]))
     assert "lacks ['rationales']" in row["distilabel_metadata"]["error_ultra_feedback"]["message"]
 
 
 def test_few_shot_examples_are_shown_in_the_form_that_is_asked_for() -> None:
     example = {**ROW, "ratings": [5, 3], "rationales": ["Right.", "Evasive."]}
-    llm = Rater(reply=AS_ASKED)
+    llm = OneReplyLLM(reply=AS_ASKED)
     next(UltraFeedback(llm=llm, examples=[example]).process([ROW]))
     assert llm.asked[0][1] == {"role": "assistant", "content": AS_ASKED}
 
 
 def test_each_answer_has_a_key_of_its_own_in_the_schema_and_is_joined_by_it() -> None:
-    task = UltraFeedback(llm=StructuredRater(reply=""))
+    task = UltraFeedback(llm=StructuredOneReplyLLM(reply=""))
     row = {**ROW, "generations": ["a", "b", "c"]}
 
     _, schema = task.format_input(row)
