@@ -1,4 +1,5 @@
-"""An OpenAI-compatible server for rehearsals, tests and demos. It is not a model: its answers are made up by rules.
+"""A server for rehearsals, tests and demos that speaks OpenAI's protocol, and Anthropic's for messages and batches.
+It is not a model: its answers are made up by rules.
 
     with LocalProvider(latency=0.05) as provider:
         client = OpenAI(base_url=provider.base_url, api_key="none")

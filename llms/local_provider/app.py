@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import orjson
@@ -11,9 +11,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from pydantic import ValidationError
 
-from llms.local_provider import faults, replies
+from llms.local_provider import dialects, faults, message_batches, messages, replies
 from llms.local_provider.answers import png
-from llms.local_provider.batches import BatchStore, short_path, usage_of
+from llms.local_provider.batches import Batch, BatchStore, short_path, usage_of
 from llms.local_provider.chat import chat_chunks, parse_chat
 from llms.local_provider.files import FileStore
 from llms.local_provider.options import BatchOrder, FaultRule, ProviderOptions
@@ -22,6 +22,7 @@ from llms.local_provider.wire import ApiError, JsonObject, is_integer, is_object
 
 CONTROL = "/_local"
 _LARGEST_BODY = 256 * 1024 * 1024
+_LARGEST_RECORDED = 1024 * 1024
 _CUT, _LEFT = 0, 499
 _JSON_HEADERS = {"Content-Type": "application/json", "x-local-provider": "1"}
 
@@ -47,7 +48,7 @@ class App:
         if path.startswith(CONTROL):
             return await self._control_response(request)
         path = short_path(path)
-        record = self.state.record(request.method, path, request.headers)
+        record = self.state.record(request.method, path, request.path_qs, request.headers)
         status = 500
         try:
             response = await self._answer(request, path, record)
@@ -69,6 +70,8 @@ class App:
         try:
             _check_up(self.state.options)
             _check_key(request.headers, self.state.options)
+            if _is_anthropic(path):
+                _check_version(request.headers)
             if path in replies.MODEL_PATHS:
                 return await self._model_answer(request, path, record)
             return await self._other_answer(request, path, record)
@@ -76,7 +79,8 @@ class App:
             headers = self.state.limits.headers() if path in replies.MODEL_PATHS else {}
             if error.retry_after is not None:
                 headers |= faults.retry_headers(error.retry_after)
-            return _json(error.body(), error.status, headers)
+            body = messages.error_body(error.status, error.message) if _is_anthropic(path) else error.body()
+            return _json(body, error.status, headers)
 
     async def _model_answer(self, request: web.BaseRequest, path: str, record: RecordedRequest) -> web.StreamResponse:
         _only(request, "POST", path)
@@ -167,7 +171,7 @@ class App:
     async def _other_answer(self, request: web.BaseRequest, path: str, record: RecordedRequest) -> web.StreamResponse:
         is_upload = request.content_type.startswith("multipart/")
         raw = b"" if is_upload else await request.read()
-        record.raw_body = raw
+        record.raw_body = raw if len(raw) <= _LARGEST_RECORDED else b""
         fault = await self._meet_fault(path, raw)
         response = await self._route(request, path, raw)
         if fault is None or fault.malformed is None or not isinstance(response, web.Response):
@@ -178,13 +182,18 @@ class App:
 
     async def _route(self, request: web.BaseRequest, path: str, raw: bytes) -> web.StreamResponse:
         parts = path.strip("/").split("/")
+        if _is_anthropic(path):
+            return await self._route_anthropic(request, parts[2:], raw)
+        dialect = self.state.options.batch_dialect
         match request.method, parts:
             case "GET", ["models"]:
                 return _json(replies.model_list(self.state.options))
             case "GET", ["models", *name]:
                 return _json(replies.model_reply("/".join(name), self.state.options))
-            case "POST", ["files"]:
+            case "POST", ["files"] if dialect != "together":
                 return _json((await self.files.upload(request)).as_json())
+            case "POST", ["files", "upload"] if dialect == "together":
+                return _json((await self.files.upload(request, [dialects.PURPOSES[dialect]])).as_json())
             case "GET", ["files"]:
                 return _json(self.files.listed(request.query))
             case "GET", ["files", file_id]:
@@ -195,15 +204,35 @@ class App:
                 headers = {"Content-Type": "application/octet-stream", "x-local-provider": "1"}
                 return web.FileResponse(self.files.get(file_id).path, headers=headers)
             case "POST", ["batches"]:
-                return _json(self.batches.create(parse_body(raw)).as_json())
+                self.batches.origin = f"http://{request.host}"
+                return _json(dialects.created(self.batches.create(parse_body(raw)).as_json(), dialect))
             case "GET", ["batches"]:
                 return _json(self.batches.listed(request.query))
             case "GET", ["batches", batch_id]:
-                return _json(self.batches.get(batch_id).as_json())
+                return _json(dialects.batch(self.batches.get(batch_id).as_json(), dialect))
             case "POST", ["batches", batch_id, "cancel"]:
-                return _json(self.batches.cancel(batch_id).as_json())
+                return _json(dialects.batch(self.batches.cancel(batch_id).as_json(), dialect))
             case method, _:
                 raise ApiError(404, f"Invalid URL ({method} {request.path})", code="unknown_url")
+
+    async def _route_anthropic(self, request: web.BaseRequest, parts: list[str], raw: bytes) -> web.StreamResponse:
+        """What is under /v1/messages/batches."""
+        store, origin = self.batches, f"http://{request.host}"
+        match request.method, parts:
+            case "POST", []:
+                return _json(message_batches.as_json(message_batches.create(store, parse_body(raw)), origin))
+            case "GET", []:
+                return _json(message_batches.listed(store, request.query, origin))
+            case "GET", [batch_id]:
+                return _json(message_batches.as_json(message_batches.get(store, batch_id), origin))
+            case "DELETE", [batch_id]:
+                return _json(message_batches.delete(store, batch_id))
+            case "POST", [batch_id, "cancel"]:
+                return _json(message_batches.as_json(message_batches.cancel(store, batch_id), origin))
+            case "GET", [batch_id, "results"]:
+                return await _lines(request, message_batches.results(store, batch_id))
+            case method, _:
+                raise ApiError(404, f"Not found: {method} {request.path}")
 
     async def _control_response(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -234,10 +263,12 @@ class App:
                 self.reset()
                 return {}
             case "GET", ["batches"]:
-                return {"batches": [batch.as_json() for batch in self.batches.batches.values()]}
+                return {"batches": [_batch_json(batch) for batch in self.batches.batches.values()]}
             case "POST", ["batches", batch_id]:
                 order = _validated(lambda: BatchOrder.model_validate(body))
-                return (await self.batches.end(batch_id, order)).as_json()
+                if message_batches.is_message_batch(self.batches.get(batch_id)):
+                    order = message_batches.order_for(order)
+                return _batch_json(await self.batches.end(batch_id, order))
             case _:
                 known = "requests, stats, options, reset, batches, batches/{id}"
                 raise ApiError(404, f"no control {method} {path!r}; there are {CONTROL}/ {known}")
@@ -298,7 +329,8 @@ def _check_up(options: ProviderOptions) -> None:
 def _check_key(headers: Mapping[str, str], options: ProviderOptions) -> None:
     if options.api_key is None:
         return
-    given = headers.get("Authorization", "").removeprefix("Bearer ").strip() or headers.get("api-key", "")
+    given = headers.get("Authorization", "").removeprefix("Bearer ").strip()
+    given = given or headers.get("api-key", "") or headers.get("x-api-key", "")
     if not given:
         raise ApiError(
             401,
@@ -315,6 +347,19 @@ def _check_key(headers: Mapping[str, str], options: ProviderOptions) -> None:
         )
 
 
+def _is_anthropic(path: str) -> bool:
+    return path == messages.PATH or path.startswith(f"{messages.PATH}/batches")
+
+
+def _check_version(headers: Mapping[str, str]) -> None:
+    if not headers.get("anthropic-version"):
+        raise ApiError(400, "anthropic-version: header is required")
+
+
+def _batch_json(batch: Batch) -> JsonObject:
+    return message_batches.as_json(batch) if message_batches.is_message_batch(batch) else batch.as_json()
+
+
 def _only(request: web.BaseRequest, method: str, path: str) -> None:
     if request.method != method:
         raise ApiError(405, f"Not allowed to {request.method} on /v1{path}.", code="method_not_supported")
@@ -328,13 +373,23 @@ def _estimated_tokens(fields: JsonObject, raw: bytes) -> int:
 def _stats_path(path: str) -> str:
     """The path with `{id}` in the place of an id."""
     parts = path.split("/")
-    if len(parts) > 2 and parts[1] in ("files", "batches", "models"):
-        parts[2] = "{id}"
+    place = 3 if _is_anthropic(path) else 2
+    if len(parts) > place and parts[place - 1] in ("files", "batches", "models"):
+        parts[place] = "{id}"
     return "/".join(parts)
 
 
 def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, headers={**_JSON_HEADERS, **(headers or {})})
+
+
+async def _lines(request: web.BaseRequest, lines: Iterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-jsonl", "x-local-provider": "1"})
+    await response.prepare(request)
+    for line in lines:
+        await response.write(line)
+    await response.write_eof()
+    return response
 
 
 def _image(name: str) -> web.Response:

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import orjson
 
+from llms.local_provider import dialects, messages
 from llms.local_provider.files import FileStore, StoredFile, page
-from llms.local_provider.options import BatchOrder, ProviderOptions
+from llms.local_provider.options import BatchDialectName, BatchOrder, ProviderOptions
 from llms.local_provider.replies import MODEL_PATHS, Context, reply_to
 from llms.local_provider.state import ProviderState
 from llms.local_provider.wire import ApiError, JsonObject, invalid, is_integer, is_object, text_field, wrong_type
@@ -49,6 +50,8 @@ class Results:
     errors: Path
     completed: int = 0
     failed: int = 0
+    left_over: int = 0
+    """Those of the failed that expired or were cancelled."""
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -70,7 +73,7 @@ def check_input(path: Path, endpoint: str, options: ProviderOptions) -> InputChe
         for number, line in enumerate(file, start=1):
             if line.strip():
                 offsets.append(start)
-                model, error = _check_line(line, number, endpoint, seen, model)
+                model, error = _check_line(line, number, endpoint, seen, model, options.batch_dialect)
                 errors += [error] if error and len(errors) < _MOST_ERRORS else []
             start += len(line)
     if not offsets:
@@ -89,7 +92,7 @@ def check_input(path: Path, endpoint: str, options: ProviderOptions) -> InputChe
 
 
 def _check_line(
-    line: bytes, number: int, endpoint: str, seen: set[str], model: str | None
+    line: bytes, number: int, endpoint: str, seen: set[str], model: str | None, dialect: BatchDialectName
 ) -> tuple[str | None, JsonObject | None]:
     """The model of the file so far, and what is wrong with the line."""
     try:
@@ -98,6 +101,7 @@ def _check_line(
         return model, line_error("invalid_json_line", "This line is not parseable as valid JSON.", number)
     if not is_object(request):
         return model, line_error("invalid_json_line", "This line is not a JSON object.", number)
+    request = dialects.input_line(request, endpoint, dialect)
     custom_id, body = request.get("custom_id"), request.get("body")
     for name in ("custom_id", "method", "url", "body"):
         if not request.get(name):
@@ -143,16 +147,16 @@ def write_results(
         random.Random(context.options.seed).shuffle(places)
     fraction = 1.0 if order.done_fraction is None else order.done_fraction
     done = round(len(places) * fraction)
-    bad = set(order.bad)
+    bad, dialect = set(order.bad), context.options.batch_dialect
     with source.open("rb") as file, results.output.open("wb") as output, results.errors.open("wb") as errors:
         for rank, place in enumerate(places):
             file.seek(offsets[place])
-            request = orjson.loads(file.readline())
+            request = dialects.input_line(orjson.loads(file.readline()), "/v1/chat/completions", dialect)
             is_bad = bool(bad) and (place in bad or request["custom_id"] in bad)
             is_bad = is_bad or (order.bad_every is not None and (place + 1) % order.bad_every == 0)
             line = _result_line(request, order, context, left_over=rank >= done, bad=is_bad)
             results = _counted(results, line)
-            _write_line(output if _is_good(line) else errors, line)
+            _write_line(output if _is_good(line) else errors, dialects.result_line(line, dialect))
     return results
 
 
@@ -188,7 +192,8 @@ def _is_good(line: JsonObject) -> bool:
 def _counted(results: Results, line: JsonObject) -> Results:
     response = line["response"]
     if not is_object(response) or response["status_code"] != 200:
-        return replace(results, failed=results.failed + 1)
+        left_over = results.left_over + (line["error"] is not None)
+        return replace(results, failed=results.failed + 1, left_over=left_over)
     tokens = usage_of(response["body"])
     return replace(
         results,
@@ -203,7 +208,8 @@ def usage_of(body: object) -> tuple[int, int]:
     usage = body.get("usage") if is_object(body) else None
     if not is_object(usage):
         return 0, 0
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    completion = usage.get("completion_tokens", usage.get("output_tokens"))
     return prompt if is_integer(prompt) else 0, completion if is_integer(completion) else 0
 
 
@@ -241,6 +247,8 @@ class Batch:
     results: Results | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
+    archived: bool = False
+    """Whether its results are gone. Anthropic's batches only."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def move(self, status: Status) -> None:
@@ -298,20 +306,37 @@ class BatchStore:
     files: FileStore
     batches: dict[str, Batch] = field(default_factory=dict[str, Batch])
     lives: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
+    origin: str = ""
+    """`http://host:port` of the provider, for the addresses of pictures."""
 
     def create(self, body: JsonObject) -> Batch:
         """Raises `ApiError` 400."""
-        options, stored = self.state.options, self._input_file(body)
+        stored, endpoint, metadata = self._input_file(body), _endpoint(body), check_metadata(body.get("metadata"))
+        return self.begin("batch", endpoint, self.files.keep(stored), input_file_id=stored.id, metadata=metadata)
+
+    def begin(
+        self,
+        prefix: str,
+        endpoint: str,
+        source: Path,
+        *,
+        input_file_id: str = "",
+        metadata: JsonObject | None = None,
+        check: InputCheck | None = None,
+    ) -> Batch:
+        """A batch of the lines of `source`, which is removed at its end; with `check` they need no validation."""
+        options = self.state.options
         batch = Batch(
-            id=f"batch_{uuid4().hex}",
-            endpoint=_endpoint(body),
-            input_file_id=stored.id,
-            metadata=check_metadata(body.get("metadata")),
+            id=f"{prefix}_{uuid4().hex}",
+            endpoint=endpoint,
+            input_file_id=input_file_id,
+            metadata=metadata,
             created=time.time(),
-            source=self.files.keep(stored),
-            size=stored.size,
+            source=source,
+            size=source.stat().st_size,
             order=asyncio.get_running_loop().create_future(),
             seconds=None if options.batch_manual else options.batch_seconds,
+            check=check,
         )
         self.batches[batch.id] = batch
         life = asyncio.create_task(self._live(batch))
@@ -325,8 +350,9 @@ class BatchStore:
             raise invalid("completion_window", f"Invalid value: {got!r}. Supported values are: '24h'.", "invalid_value")
         file_id = text_field(body, "input_file_id")
         stored = self.files.files.get(file_id)
-        if stored is None or stored.purpose != "batch":
-            raise invalid("input_file_id", f"Invalid 'input_file_id': no file {file_id!r} with purpose 'batch'.")
+        purpose = dialects.PURPOSES[self.state.options.batch_dialect]
+        if stored is None or stored.purpose != purpose:
+            raise invalid("input_file_id", f"Invalid 'input_file_id': no file {file_id!r} with purpose {purpose!r}.")
         return stored
 
     def get(self, batch_id: str) -> Batch:
@@ -335,8 +361,10 @@ class BatchStore:
             raise ApiError(404, f"No batch found with id '{batch_id}'.")
         return self.batches[batch_id]
 
-    def listed(self, query: Mapping[str, str]) -> JsonObject:
-        return page(reversed(self.batches.values()), query, default=20, most=100)
+    def listed(self, query: Mapping[str, str]) -> object:
+        ours = [batch for batch in reversed(self.batches.values()) if short_path(batch.endpoint) != messages.PATH]
+        shown = page(ours, query, default=20, most=100)
+        return dialects.batches(shown, [batch.as_json() for batch in ours], self.state.options.batch_dialect)
 
     def cancel(self, batch_id: str) -> Batch:
         """A batch that is cancelled keeps the results it would have had by now. Raises `ApiError` 400 or 404."""
@@ -356,6 +384,7 @@ class BatchStore:
             raise ApiError(409, f"batch {batch_id} is {batch.status!r} and can't be ended again; create another")
         batch.order.set_result(order)
         await batch.ended.wait()
+        batch.archived = order.archived
         return batch
 
     def clear(self) -> None:
@@ -375,6 +404,10 @@ class BatchStore:
             batch.ended.set()
 
     async def _validate(self, batch: Batch) -> None:
+        if batch.check is not None:
+            if batch.status == "validating":
+                batch.move("in_progress")
+            return
         check = await asyncio.to_thread(check_input, batch.source, batch.endpoint, self.state.options)
         batch.check, batch.errors = check, check.errors or self._over_quota(batch)
         if batch.errors:
@@ -422,7 +455,7 @@ class BatchStore:
 
     async def _write(self, batch: Batch, order: BatchOrder) -> None:
         offsets = batch.check.offsets if batch.check else array("Q")
-        context = Context(self.state.options, batch.id, int(time.time()))
+        context = Context(self.state.options, batch.id, int(time.time()), self.origin)
         empty = Results(self.files.new_path(), self.files.new_path())
         batch.results = await asyncio.to_thread(write_results, batch.source, empty, offsets, order, context)
         batch.output_file_id = self._keep_result(batch, batch.results.output, "output")
@@ -437,8 +470,8 @@ class BatchStore:
 
 def _endpoint(body: JsonObject) -> str:
     endpoint = text_field(body, "endpoint")
-    known = [f"/v1{path}" for path in MODEL_PATHS]
-    if short_path(endpoint) not in MODEL_PATHS:
+    known = [f"/v1{path}" for path in MODEL_PATHS if path != messages.PATH]
+    if f"/v1{short_path(endpoint)}" not in known:
         raise invalid("endpoint", f"Invalid value: {endpoint!r}. Supported values are: {known}.", "invalid_value")
     return endpoint
 

@@ -37,6 +37,8 @@ class SeenRequest:
     method: str
     path: str
     """Without `/v1`."""
+    url: str
+    """The path and query as they came."""
     headers: dict[str, str]
     """Names in lower case, without the key."""
     body: Any
@@ -76,6 +78,11 @@ class ProviderHandle(ABC):
     def base_url(self) -> str:
         """`http://127.0.0.1:PORT/v1`, for the clients of OpenAI."""
 
+    @property
+    def anthropic_url(self) -> str:
+        """`http://127.0.0.1:PORT`, for the clients of Anthropic."""
+        return self.base_url.removesuffix("/v1")
+
     @abstractmethod
     def start(self) -> Self: ...
 
@@ -104,7 +111,7 @@ class ProviderHandle(ABC):
 
     @property
     def batches(self) -> list[JsonObject]:
-        """All batches, oldest first, as `GET /v1/batches/{id}` shows them."""
+        """All batches, oldest first, as `GET /v1/batches/{id}` or `/v1/messages/batches/{id}` shows them."""
         return self._control("GET", "/batches")["batches"]
 
     def set(self, **changes: object) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from llms.local_provider.messages import spoiled_message
 from llms.local_provider.options import FaultRule, Malformed, ProviderOptions
 from llms.local_provider.wire import ApiError, JsonObject, is_list, is_object
 
@@ -82,6 +83,8 @@ def spoiled(body: bytes, how: Malformed) -> tuple[bytes, str]:
 
 
 def _spoil_choices(answer: JsonObject, how: str) -> JsonObject:
+    if answer.get("type") == "message":
+        return spoiled_message(answer, how)
     if how == "missing-choices":
         return {name: value for name, value in answer.items() if name not in ("choices", "data")}
     choices = answer.get("choices")

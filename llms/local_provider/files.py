@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,11 +94,11 @@ class FileStore:
             chosen.reverse()
         return page(chosen, query, default=10_000, most=10_000)
 
-    async def upload(self, request: BaseRequest) -> StoredFile:
-        """Stores the `file` of a multipart form. Raises `ApiError` 400 or 413."""
+    async def upload(self, request: BaseRequest, purposes: Collection[str] = _PURPOSES) -> StoredFile:
+        """Stores the `file` of a multipart form, under its `file_name`. Raises `ApiError` 400 or 413."""
         if not request.content_type.startswith("multipart/"):
             raise invalid("file", "'file' must be sent as multipart/form-data.")
-        path, purpose, filename = self.new_path(), "", ""
+        path, purpose, filename, name = self.new_path(), "", "", ""
         try:
             async for part in await request.multipart():
                 if not isinstance(part, BodyPartReader):
@@ -108,14 +108,16 @@ class FileStore:
                     await _write(part, path)
                 elif part.name == "purpose":
                     purpose = await part.text()
+                elif part.name == "file_name":
+                    name = await part.text()
             if not filename:
                 raise missing("file")
-            if purpose not in _PURPOSES:
-                raise invalid("purpose", f"'{purpose}' is not one of {list(_PURPOSES)} - 'purpose'")
+            if purpose not in purposes:
+                raise invalid("purpose", f"'{purpose}' is not one of {list(purposes)} - 'purpose'")
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return self.add(path, filename, purpose)
+        return self.add(path, name or filename, purpose)
 
 
 async def _write(part: BodyPartReader, path: Path) -> None:

@@ -10,6 +10,7 @@ Malformed = Literal[
     "not-json", "truncated-json", "empty", "html", "missing-choices", "null-content", "content-filter", "refusal"
 ]
 BatchAction = Literal["complete", "fail", "expire", "cancel"]
+BatchDialectName = Literal["openai", "groq", "together"]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -46,7 +47,8 @@ class FaultRule(_Options):
     match: Regex | None = None
     """Regular expression, searched in the text of the request's body. None matches everything."""
     path: str | None = None
-    """Prefix of the path without `/v1`, such as `/chat` or `/files`. None matches every path but control."""
+    """Prefix of the path without `/v1`, such as `/chat`, `/files` or `/messages/batches`. None matches every path
+    but control."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """Chance to fire, drawn from `ProviderOptions.seed` and the rule's own count of matches."""
     times: int | None = Field(default=None, ge=0)
@@ -84,6 +86,8 @@ class BatchOrder(_Options):
     code: str | None = None
     shuffle: bool = False
     """Writes the results in another order than the requests'."""
+    archived: bool = False
+    """The results are gone, as Anthropic's are after 29 days."""
 
 
 def _answer_rules(value: object) -> object:
@@ -121,6 +125,8 @@ class ProviderOptions(_Options):
     """How many seconds' worth of the two budgets can be spent at once."""
     faults: tuple[FaultRule, ...] = ()
 
+    batch_dialect: BatchDialectName = "openai"
+    """Whose batch API this is, where adapters have to know it."""
     batch_seconds: Seconds = 2.0
     """Age at which a batch ends as `batch_order` says."""
     batch_manual: bool = False

@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from llms.local_provider import answers
+from llms.local_provider import answers, dialects
 from llms.local_provider.chat import FINGERPRINT, Sampling, chat_completion, parse_chat, parse_sampling, usage
+from llms.local_provider.messages import PATH as MESSAGES_PATH
+from llms.local_provider.messages import message, parse_messages
 from llms.local_provider.options import ProviderOptions
 from llms.local_provider.wire import (
+    ApiError,
     JsonObject,
     integer_field,
     invalid,
@@ -24,6 +27,7 @@ _KNOWN_MODELS = (
     "text-embedding-3-small", "text-embedding-3-large", "dall-e-3", "gpt-image-1",
 )  # fmt: skip
 _STARTED = 1_700_000_000
+_MOST_EMBEDDED = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ Reply: TypeAlias = Callable[[JsonObject, Context], JsonObject]
 def reply_to(path: str, body: JsonObject, context: Context) -> JsonObject:
     """The answer of a model; `path` is one of `MODEL_PATHS`. Raises `ApiError`."""
     check_model(body, context.options)
+    dialects.check_generations(body, context.options.batch_dialect)
     return MODEL_PATHS[path](body, context)
 
 
@@ -55,6 +60,10 @@ def check_model(body: JsonObject, options: ProviderOptions) -> None:
 def chat_reply(body: JsonObject, context: Context) -> JsonObject:
     request = parse_chat(body)
     return chat_completion(request, context.options, request_id=context.request_id, created=context.created)
+
+
+def message_reply(body: JsonObject, context: Context) -> JsonObject:
+    return message(parse_messages(body), context.options, request_id=context.request_id)
 
 
 def completion_reply(body: JsonObject, context: Context) -> JsonObject:
@@ -144,6 +153,13 @@ def embedding_reply(body: JsonObject, _: Context) -> JsonObject:
         raise invalid("input", f"Invalid 'input': array too long. Expected at most 2048 items, but got {len(texts)}.")
     if "" in texts:
         raise invalid("input", "Invalid 'input': input cannot be an empty string.")
+    for text in texts:
+        if (tokens := answers.count_tokens(text)) > _MOST_EMBEDDED:
+            raise ApiError(
+                400,
+                f"This model's maximum context length is {_MOST_EMBEDDED} tokens, however you requested {tokens} tokens"
+                f" ({tokens} in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
+            )
     largest = 3072 if model.endswith("-large") else 1536
     dimensions = integer_field(body, "dimensions", largest, 1, 3072) or largest
     vectors = [answers.embedding(model, text, dimensions) for text in texts]
@@ -223,4 +239,5 @@ MODEL_PATHS: dict[str, Reply] = {
     "/completions": completion_reply,
     "/embeddings": embedding_reply,
     "/images/generations": image_reply,
+    MESSAGES_PATH: message_reply,
 }

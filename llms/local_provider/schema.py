@@ -4,7 +4,8 @@ Understood: type (one or several), properties, required, additionalProperties, p
 minProperties, maxProperties, items, prefixItems, contains, minItems, maxItems, uniqueItems, enum, const, anyOf,
 oneOf, allOf, $ref (inside the document; recursive ones end), minimum, maximum, exclusive*, multipleOf, minLength,
 maxLength, pattern (the common cases), format, nullable. Not understood, and passed over: not, if/then/else,
-dependent*, unevaluated*. Of `oneOf` one branch is met, without a check that no other is.
+dependent*, unevaluated*. A text that is described as "a JSON object ..." is an empty one. Of `oneOf` one branch is
+met, without a check that no other is.
 """
 
 import math
@@ -331,6 +332,8 @@ class _Generator:
             return self.by_pattern(pattern, flat)
         if isinstance(shape, str) and (made := self.by_format(shape)) is not None:
             return made
+        if str(flat.get("description", "")).lower().startswith("a json object"):
+            return "{}"
         least, most = _whole(flat.get("minLength"), 0), _whole(flat.get("maxLength"), 1 << 30)
         if most >= 80:
             text = prose(self.prompt, self.pick(1 << 60), 8)

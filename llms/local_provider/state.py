@@ -22,6 +22,8 @@ class RecordedRequest:
 
     method: str
     path: str
+    url: str
+    """The path and query as they came."""
     raw_headers: Mapping[str, str]
     started: float
     """Seconds since 1970."""
@@ -50,6 +52,7 @@ class RecordedRequest:
         return {
             "method": self.method,
             "path": self.path,
+            "url": self.url,
             "headers": self.headers,
             "body": self.body,
             "started": self.started,
@@ -116,8 +119,8 @@ class ProviderState:
         latency = self.options.latency
         return latency if isinstance(latency, float | int) else self.latencies.uniform(*latency)
 
-    def record(self, method: str, path: str, headers: Mapping[str, str]) -> RecordedRequest:
-        record = RecordedRequest(method, path, headers, time.time())
+    def record(self, method: str, path: str, url: str, headers: Mapping[str, str]) -> RecordedRequest:
+        record = RecordedRequest(method, path, url, headers, time.time())
         self.recorded.append(record)
         return record
 
