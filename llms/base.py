@@ -17,11 +17,21 @@ from typing import Annotated, Any, Self, cast
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from llms.errors import LLMError, failure_of
-from llms.limits import limiter_for, send
+from llms.limits import OUTAGE_TIMEOUT, Limiter, known_limiter, limiter_for, send
 from llms.loop import run_sync
 from llms.parameters import Aside, Configurable, explain, for_form, import_path, signature_model, unknown_name_message
 from llms.structured_output import json_schema_of
-from llms.typing import ChatType, FormattedInput, GenerateOutput, HiddenState, JSONSchema, TokenCounts
+from llms.typing import (
+    ChatType,
+    FormattedInput,
+    GenerateOutput,
+    HiddenState,
+    JSONSchema,
+    PriceSource,
+    TokenCounts,
+)
+
+CHARACTERS_PER_TOKEN = 4
 
 NOT_PARAMETERS = frozenset({"self", "input", "inputs", "num_generations", "structured_output"})
 
@@ -60,6 +70,10 @@ class LLM(Configurable, ABC):
 
     def unload(self) -> None:
         """Give back what `load` took."""
+
+    def price_source(self) -> PriceSource | None:
+        """Where the price of its requests is found. None, as here: it has none that is known."""
+        return None
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         """Answer `inputs`, in their order, with `num_generations` texts each."""
@@ -267,6 +281,30 @@ class AsyncLLM(LLM):
     max_retries: Annotated[
         int, Field(ge=0, title="Retries", description="Per request, for failures that may pass."), Aside()
     ] = 6
+    requests_per_minute: Annotated[
+        float | None,
+        Field(gt=0, title="Requests per minute", description="In a process. Empty: as the provider says."),
+        Aside(),
+    ] = None
+    tokens_per_minute: Annotated[
+        float | None,
+        Field(gt=0, title="Tokens per minute", description="In a process. Empty: as the provider says."),
+        Aside(),
+    ] = None
+    shared_limit: Annotated[
+        str,
+        Field(
+            title="Shared limit",
+            description="Name of a limit on requests at a time that processes share, where there is one."
+            " Empty: llm-PROVIDER-MODEL.",
+        ),
+        Aside(),
+    ] = ""
+    outage_timeout: Annotated[
+        float,
+        Field(ge=0, title="Outage timeout", description="Seconds that a provider which went away is waited for."),
+        Aside(),
+    ] = OUTAGE_TIMEOUT
 
     async def agenerate(self, input: FormattedInput, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:
         """Answer `input` with `num_generations` texts."""
@@ -278,10 +316,39 @@ class AsyncLLM(LLM):
     async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
         prompt, schema = split_input(given)
         keywords = self.keywords(schema or self.structured_output)
-        limiter = limiter_for(self.limit_key, self.max_concurrent_requests)
+        limiter = self.limiter()
+        tokens = estimated_tokens(prompt, num_generations, keywords) if "tokens" in limiter.budgets else 0.0
         return await send(
-            lambda: self.agenerate(input=prompt, num_generations=num_generations, **keywords), limiter, self.max_retries
+            lambda: self.agenerate(input=prompt, num_generations=num_generations, **keywords),
+            limiter,
+            self.max_retries,
+            tokens,
         )
+
+    def limiter(self) -> Limiter:
+        """What holds its requests back on the running loop."""
+        return limiter_for(self._limits(), self.max_concurrent_requests, self._new_limiter)
+
+    def trouble(self) -> str:
+        """Why its requests wait, where the provider is taken to be away; empty elsewhere. From any thread."""
+        try:
+            limiter = known_limiter(self._limits(), self.max_concurrent_requests)
+        except LLMError:
+            # Without its key it has sent nothing.
+            return ""
+        return limiter.trouble if limiter is not None else ""
+
+    def _limits(self) -> Hashable:
+        """What tells its limiter from others."""
+        own = (self.requests_per_minute, self.tokens_per_minute, self.outage_timeout, self.shared_limit)
+        return (self.limit_key, own)
+
+    def _new_limiter(self) -> Limiter:
+        limiter = Limiter(
+            self.max_concurrent_requests, name=f"{self.provider} {self.model_name}", outage_timeout=self.outage_timeout
+        )
+        limiter.set_rates(self.requests_per_minute, self.tokens_per_minute)
+        return limiter
 
     @property
     def limit_key(self) -> Hashable:
@@ -291,6 +358,14 @@ class AsyncLLM(LLM):
     @classmethod
     def generating_function(cls) -> Callable[..., Any]:
         return cls.agenerate
+
+
+def estimated_tokens(prompt: FormattedInput, num_generations: int, keywords: Mapping[str, Any]) -> float:
+    """About what a request counts for in a provider's tokens per minute: its text, or the most it may answer."""
+    chat: Any = prompt
+    written = len(prompt) if isinstance(prompt, str) else sum(len(str(each["content"])) for each in chat)
+    most = keywords.get("max_new_tokens") or keywords.get("max_tokens") or 0
+    return max(written / CHARACTERS_PER_TOKEN, float(most) * num_generations)
 
 
 class _Worker:
@@ -359,6 +434,14 @@ def split_input(given: FormattedInput) -> tuple[Any, JSONSchema | None]:
     return given, None
 
 
+def bare_texts(inputs: Sequence[FormattedInput], owner: str) -> list[str]:
+    """The inputs of a model that takes texts alone. Raises TypeError."""
+    texts = [each for each in inputs if isinstance(each, str)]
+    if len(texts) < len(inputs):
+        raise TypeError(f"{owner} takes bare texts, got a chat among {len(inputs)} inputs")
+    return texts
+
+
 def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
     """Outputs of several requests for one input, as one output."""
     whole = GenerateOutput(
@@ -371,4 +454,7 @@ def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
     logprobs = [each for output in outputs for each in output.get("logprobs") or []]
     if logprobs:
         whole["logprobs"] = logprobs
+    embeddings = [each for output in outputs for each in output.get("embeddings", [])]
+    if embeddings:
+        whole["embeddings"] = embeddings
     return whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import SecretStr
 
@@ -51,3 +52,59 @@ def credentials_named(name: str) -> Credentials:
 def key_from_environment(*variables: str) -> SecretStr | None:
     """The first of the environment variables that is set."""
     return next((SecretStr(os.environ[name]) for name in variables if os.environ.get(name)), None)
+
+
+class WithKey:
+    """An adapter of a service that takes a key, at an address that may be another than the provider's own.
+
+    It has the fields `model`, `base_url`, `credentials` and `api_key`, and a place for `_found_credentials`.
+    """
+
+    key_variables: ClassVar[tuple[str, ...]]
+    """Environment variables that may hold the key."""
+    url_variable: ClassVar[str]
+    """The environment variable that may hold another address."""
+    own_url: ClassVar[str]
+    """The provider's own address."""
+
+    if TYPE_CHECKING:
+        model: str
+        base_url: str | None
+        credentials: str | None
+        api_key: SecretStr | None
+        _found_credentials: tuple[str, Credentials] | None
+
+    def load(self) -> None:
+        """Find the key. Raises AuthenticationError where there is none."""
+        self.key()
+
+    def url(self) -> str:
+        """The address that requests go to, without a slash at its end."""
+        named = self._named_credentials()
+        return (
+            self.base_url or (named.base_url if named else None) or os.environ.get(self.url_variable) or self.own_url
+        ).rstrip("/")
+
+    def key(self) -> SecretStr:
+        """The key. A server of one's own needs none."""
+        key = self._own_key()
+        if key is not None:
+            return key
+        if self.url() != self.own_url:
+            return SecretStr("none")
+        raise AuthenticationError(
+            f"{type(self).__name__}(model={self.model!r}) has no key: set {' or '.join(self.key_variables)},"
+            " or name a credentials block in `credentials`"
+        )
+
+    def _own_key(self) -> SecretStr | None:
+        named = self._named_credentials()
+        return self.api_key or (named.api_key if named else None) or key_from_environment(*self.key_variables)
+
+    def _named_credentials(self) -> Credentials | None:
+        """Looked up once: a store may be a server."""
+        if not self.credentials:
+            return None
+        if self._found_credentials is None or self._found_credentials[0] != self.credentials:
+            self._found_credentials = (self.credentials, credentials_named(self.credentials))
+        return self._found_credentials[1]

@@ -39,6 +39,15 @@ class RateLimitError(LLMError):
     retryable = True
 
 
+class QueueFullError(RateLimitError):
+    """The account's open batches hold as many tokens as it may have enqueued; there's room when one of them ends."""
+
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """The most tokens, where the provider said so."""
+
+
 class OverloadedError(LLMError):
     """The provider failed on its side (500 to 599, 409)."""
 
@@ -53,6 +62,13 @@ class RequestTimeoutError(LLMError):
 
 class ConnectionFailedError(LLMError):
     """The provider can't be reached."""
+
+    retryable = True
+    fatal = True
+
+
+class ProviderAwayError(LLMError):
+    """The provider was there and hasn't answered anything for long."""
 
     retryable = True
     fatal = True
@@ -111,8 +127,18 @@ class OfflineBatchGenerationNotFinishedError(Exception):
         super().__init__(f"Batch generation with jobs_ids={self.jobs_ids!r} is not finished")
 
 
+class KeptError(LLMError):
+    """A failure of an earlier time, under its own type and message."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure["message"])
+        self.failure = failure
+
+
 def failure_of(error: Exception) -> Failure:
     """The failure to keep for a row: type name, message, and whether to try again."""
+    if isinstance(error, KeptError):
+        return error.failure
     return Failure(
         type=type(error).__name__,
         message=str(error) or repr(error),
@@ -132,9 +158,10 @@ def error_for_status(status: int, message: str, *, code: str = "", retry_after: 
     """
     if code in {"insufficient_quota", "billing_hard_limit_reached"} or status == 402:
         return QuotaExceededError(f"{message} (add credit to the account, or use another key)")
-    if code == "context_length_exceeded":
+    # At embeddings OpenAI gives no code for it, and other servers never do.
+    if code == "context_length_exceeded" or (status == 400 and "maximum context length" in message):
         return ContextLengthError(message)
-    if code in {"content_filter", "content_policy_violation"}:
+    if code in {"content_filter", "content_policy_violation", "moderation_blocked"}:
         return ContentFilterError(message)
     if status in {401, 403}:
         return AuthenticationError(f"the provider refuses the key ({status}): {message}")

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
@@ -34,13 +32,13 @@ from llms.errors import (
     ContextLengthError,
     InvalidResponseError,
     LLMError,
-    RequestTimeoutError,
     error_for_status,
 )
+from llms.http import json_object, new_session, number_in, request_errors, trusted_certificates
 from llms.loop import PerLoop
-from llms.openai import CHAT, parse_answer, response_format, trusted_certificates
+from llms.openai import CHAT, parse_answer, response_format
 from llms.parameters import Aside, short
-from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, TokenCounts
+from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, PriceSource, TokenCounts
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -54,6 +52,8 @@ NAMES_IN_CHATS = {"max_new_tokens": "max_tokens"}
 NAMES_IN_TEXTS = {"truncation": "truncate", "top_logprobs": "top_n_tokens"}
 TOO_LONG = re.compile(r"maximum context length|`inputs` (tokens|must have less than)|context length of", re.IGNORECASE)
 HOSTS_OF_HUGGING_FACE = ("huggingface.co", "huggingface.cloud", "hf.space")
+PROVIDER_PRICES = "https://router.huggingface.co"
+"""With a provider's name behind it: where the router itself would send requests to that provider."""
 ANY_MODEL = "tgi"
 STARTING = frozenset({"pending", "initializing", "updating", "scaledToZero"})
 
@@ -160,6 +160,14 @@ class InferenceEndpointsLLM(AsyncLLM):
         """
         self._server = self._find_server()
 
+    def price_source(self) -> PriceSource | None:
+        """That of the provider, where one is named. An endpoint is paid by the hour."""
+        if self.base_url:
+            return PriceSource(self.base_url, self._server.model if self._server else "")
+        if self.model_id is None or self.inference_provider in {"auto", "fastest", "cheapest"}:
+            return None
+        return PriceSource(f"{PROVIDER_PRICES}/{self.inference_provider}", self.model_id)
+
     def _place(self) -> str:
         return self.model_id or self.endpoint_name or self.base_url or ""
 
@@ -262,8 +270,7 @@ class InferenceEndpointsLLM(AsyncLLM):
         if "stop_sequences" in wanted:
             wanted["stop"] = [*as_list(wanted.get("stop")), *wanted.pop("stop_sequences")]
         seeds = [{} if seed is None else {"seed": seed + number} for number in range(num_generations)]
-        if self._server is None:
-            await asyncio.to_thread(self.load)
+        await self._load_once()
         return combined(await asyncio.gather(*(self._answer(input, {**wanted, **each}) for each in seeds)))
 
     async def _answer(self, given: FormattedInput, wanted: Mapping[str, Any]) -> GenerateOutput:
@@ -309,6 +316,11 @@ class InferenceEndpointsLLM(AsyncLLM):
         answer, headers = await self._post(text_url(self._found_server().url), body)
         return parse_text(answer, headers, with_logprobs=bool(wanted.get("logprobs")))
 
+    async def _load_once(self) -> None:
+        """Load it where its user didn't."""
+        if self._server is None:
+            await asyncio.to_thread(self.load)
+
     def _found_server(self) -> Server:
         if self._server is None:
             raise RuntimeError(f"{type(self).__name__} isn't loaded; call load() first")
@@ -316,38 +328,17 @@ class InferenceEndpointsLLM(AsyncLLM):
 
     async def _post(self, url: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
         """The answer and its headers."""
-        import aiohttp
-
         session = self._sessions.get(self._new_session)
-        try:
+        with request_errors(url, self.timeout):
             async with session.post(url, data=orjson.dumps(body)) as response:
                 content = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise ConnectionFailedError(f"can't reach {url} ({error}); check the address and the network") from None
-        except TimeoutError:
-            raise RequestTimeoutError(f"no answer from {url} in {self.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise InvalidResponseError(
-                f"the connection to {url} was cut before the answer was there ({error!r})"
-            ) from None
         if response.status >= 400:
             raise error_from(response.status, response.headers, content)
-        return answer_in(content), response.headers
+        return json_object(content), response.headers
 
     def _new_session(self) -> ClientSession:
-        import aiohttp
-
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "stillflow",
-            **key_header(self._found_server().key),
-        }
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted_certificates()),
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            headers=headers,
-            proxy=proxy_for(self._found_server().url),
-        )
+        server = self._found_server()
+        return new_session(server.url, key_header(server.key), self.timeout)
 
 
 def as_list(value: str | list[str] | None) -> list[str]:
@@ -368,12 +359,6 @@ def is_of_hugging_face(url: str) -> bool:
 
 def key_header(key: SecretStr | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-
-
-def proxy_for(url: str) -> str | None:
-    """The environment's proxy, looked up once: aiohttp's `trust_env` asks two threads for every request."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def chat_url(url: str) -> str:
@@ -436,23 +421,10 @@ def parse_text(answer: Mapping[str, Any], headers: Mapping[str, str], *, with_lo
     return output
 
 
-def answer_in(content: bytes) -> dict[str, Any]:
-    """The JSON object of an answer; the first of a list, as TGI sends it. Raises InvalidResponseError."""
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise InvalidResponseError(f"the server's answer isn't JSON: {short(content)}") from None
-    if isinstance(answer, list) and answer:
-        answer = cast("list[Any]", answer)[0]
-    if not isinstance(answer, dict):
-        raise InvalidResponseError(f"the server's answer isn't a JSON object: {short(content)}")
-    return cast("dict[str, Any]", answer)
-
-
 def error_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMError:
     """The error for a refusal, in any of the shapes that the router, TGI, vLLM and the proxies give it."""
     try:
-        body = answer_in(content)
+        body = json_object(content)
     except InvalidResponseError:
         body = {"error": content.decode("utf-8", "replace").strip()[:500]}
     problem = body.get("error")
@@ -464,12 +436,3 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMEr
     status = 500 if body.get("error_type") == "generation" else status
     wait = number_in(headers.get("Retry-After")) or number_in(body.get("estimated_time"))
     return error_for_status(status, said, code=str(inner.get("code") or ""), retry_after=wait)
-
-
-def number_in(value: object) -> float | None:
-    """The number that a header or a field holds, if it holds one that can be a count or a time."""
-    try:
-        number = float(cast("Any", value))
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None

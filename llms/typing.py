@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypeAlias
+from typing import Any, NamedTuple, NotRequired, TypeAlias
 
 from typing_extensions import TypedDict
 
@@ -43,11 +43,23 @@ class Logprob(TypedDict):
 
 
 class GenerateOutput(TypedDict):
-    """The answer to one input: as many generations as were asked for."""
+    """The answer to one input: as many generations as were asked for, or the embedding of a text."""
 
     generations: list[str | None]
+    """Texts; images in base64, where the model makes images."""
     statistics: TokenCounts
     logprobs: NotRequired[list[list[list[Logprob]]] | None]
     """By generation, by token: the most likely tokens, the best first."""
+    embeddings: NotRequired[list[list[float]]]
+    """The vector of the text, as the only one, where the model gives vectors. There are no generations then."""
     error: NotRequired[Failure]
     """Why there are no generations, where a request failed for good."""
+
+
+class PriceSource(NamedTuple):
+    """Where the price of a model is found: the address requests go to, and the model's name there."""
+
+    url: str
+    model: str
+    images: bool = False
+    """Whether its output tokens are those of images, which some models have a price of their own for."""
