@@ -1,0 +1,180 @@
+"""Azure OpenAI: OpenAI's models on a resource of one's own.
+
+The API with versions by date (https://learn.microsoft.com/azure/ai-foundry/openai/reference) and the v1 API
+(https://learn.microsoft.com/azure/ai-foundry/openai/latest). Batches, which need a deployment of a batch type:
+https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
+
+from pydantic import Field, SecretStr
+
+from llms.batch import BatchLimits, BatchRequest
+from llms.batch_dialects import OPENAI, BatchDialect
+from llms.errors import AuthenticationError, ConnectionFailedError
+from llms.http import trusted_certificates
+from llms.openai import OpenAILLM
+from llms.parameters import Aside
+from llms.typing import FormattedInput
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+VERSION_VARIABLE = "OPENAI_API_VERSION"
+UNDATED_VERSIONS = frozenset({"", "v1", "latest", "preview"})
+# The first version by date whose files can be given the time of their end.
+FILES_EXPIRE_SINCE = "2025-03-01"
+TOKEN_SCOPE = "https://cognitiveservices.azure.com/.default"
+
+_signing_in = threading.Lock()
+
+
+class AzureOpenAILLM(OpenAILLM):
+    """A model deployed on an Azure OpenAI resource.
+
+    Without a key it signs in with Entra ID, as `azure.identity.DefaultAzureCredential` finds it (the extra `azure`).
+
+    Example:
+        >>> llm = AzureOpenAILLM(model="my-deployment", base_url="https://my-resource.openai.azure.com")
+        >>> llm.url()
+        'https://my-resource.openai.azure.com/openai/v1'
+    """
+
+    key_variables: ClassVar[tuple[str, ...]] = ("AZURE_OPENAI_API_KEY",)
+    url_variable: ClassVar[str] = "AZURE_OPENAI_ENDPOINT"
+    own_url: ClassVar[str] = ""
+    batch_limits: ClassVar[BatchLimits] = BatchLimits(requests=100_000, size=200_000_000)
+
+    form_title = "Azure OpenAI"
+
+    provider: Annotated[Literal["azure-openai"], Field(title="Provider")] = "azure-openai"  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: Annotated[str, Field(title="Deployment", description="Its name. For batches, one of a batch type.")]
+    base_url: Annotated[
+        str | None,
+        Field(title="Endpoint", description="Of the resource. Empty: AZURE_OPENAI_ENDPOINT."),
+    ] = None
+    api_version: Annotated[
+        str, Field(title="API version", description=f"Like 2024-10-21. Empty: {VERSION_VARIABLE}, or the v1 API.")
+    ] = ""
+    credentials: Annotated[
+        str | None,
+        Field(title="Credentials", description="Name of an LLM credentials block. Empty: AZURE_OPENAI_API_KEY."),
+        Aside(),
+    ] = None
+    organization: Annotated[str, Field(exclude=True), Aside()] = ""
+
+    def load(self) -> None:
+        """Find the endpoint and the key.
+
+        Raises:
+            ConnectionFailedError: there's no endpoint.
+            AuthenticationError: there's no key, and no `azure-identity` to sign in with.
+        """
+        if not super().url():
+            raise ConnectionFailedError(
+                f"{type(self).__name__}(model={self.model!r}) has no endpoint: set {self.url_variable}, or give"
+                " base_url, such as https://my-resource.openai.azure.com"
+            )
+        if self._own_key() is None and not _has_azure_identity():
+            raise AuthenticationError(
+                f"{type(self).__name__}(model={self.model!r}) has no key: set {' or '.join(self.key_variables)}, name a"
+                " credentials block in `credentials`, or sign in with Entra ID: pip install 'stillflow[azure]'"
+            )
+
+    def url(self) -> str:
+        endpoint = super().url().removesuffix("/v1").removesuffix("/openai")
+        if not endpoint:
+            return ""
+        return f"{endpoint}/openai" if self._dated_version() else f"{endpoint}/openai/v1"
+
+    def key(self) -> SecretStr:
+        """The key. Empty where a token of Entra ID takes its place."""
+        return self._own_key() or SecretStr("")
+
+    def version(self) -> str:
+        """The API's version; empty for the v1 API as it is."""
+        return self.api_version or os.environ.get(VERSION_VARIABLE) or ""
+
+    def _dated_version(self) -> str:
+        return "" if self.version() in UNDATED_VERSIONS else self.version()
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "api_version": self.version()}
+
+    def _is_newest(self) -> bool:
+        return not self._dated_version()
+
+    def _new_client(self) -> AsyncOpenAI:
+        import openai
+
+        key = self.key().get_secret_value()
+        common: dict[str, Any] = {
+            "timeout": self.timeout,
+            "max_retries": 0,
+            "default_headers": self.default_headers,
+            "http_client": openai.DefaultAioHttpClient(timeout=self.timeout, verify=trusted_certificates()),
+        }
+        dated = self._dated_version()
+        if dated:
+            signed = {"api_key": key} if key else {"azure_ad_token_provider": self._token}
+            return openai.AsyncAzureOpenAI(base_url=self.url(), api_version=dated, **signed, **common)
+        version = {"default_query": {"api-version": self.version()}} if self.version() else {}
+        return openai.AsyncOpenAI(base_url=self.url(), api_key=key or self._token, **version, **common)
+
+    async def _send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        # The SDK knows each version's addresses, and when a token of Entra ID is to be renewed.
+        return await self._post(path, body)
+
+    async def _token(self) -> str:
+        """A token of Entra ID, a kept one while it lasts."""
+        try:
+            return await asyncio.to_thread(_entra_id_token)
+        except Exception as error:  # noqa: BLE001 -- each way to sign in fails in its own way
+            raise AuthenticationError(f"can't sign in with Entra ID: {error}") from None
+
+    def batch_dialect(self) -> BatchDialect:
+        dated = self._dated_version()
+        return replace(OPENAI, newest_first=False, expires_files=not dated or dated >= FILES_EXPIRE_SINCE)
+
+    def batch_request(
+        self, custom_id: str, given: FormattedInput, num_generations: int, number: int = 0
+    ) -> BatchRequest:
+        request = super().batch_request(custom_id, given, num_generations, number)
+        return replace(request, url=request.url.removeprefix("/v1")) if self._dated_version() else request
+
+
+class _AzureIdentity(Protocol):
+    """What is used of the package `azure.identity`."""
+
+    def DefaultAzureCredential(self) -> object: ...
+    def get_bearer_token_provider(self, credential: object, *scopes: str) -> Callable[[], str]: ...
+
+
+def _has_azure_identity() -> bool:
+    try:
+        return importlib.util.find_spec("azure.identity") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _entra_id_token() -> str:
+    # One at a time: a hundred requests that start together sign in once.
+    with _signing_in:
+        return _token_provider()()
+
+
+@cache
+def _token_provider() -> Callable[[], str]:
+    """A function that gives a token, the same one while it lasts."""
+    package = cast("_AzureIdentity", importlib.import_module("azure.identity"))
+    return package.get_bearer_token_provider(package.DefaultAzureCredential(), TOKEN_SCOPE)
