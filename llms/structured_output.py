@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from llms.parameters import short
 from llms.typing import JSONSchema
+
+# What Anthropic's structured outputs don't take.
+CONSTRAINTS = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+        *("pattern", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    }
+)
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+BEYOND = frozenset({"patternProperties", "prefixItems", "contains", "not", "if", "dependentSchemas", "propertyNames"})
 
 
 def json_schema_of(value: Any) -> JSONSchema:
@@ -75,3 +86,68 @@ def _close(node: Any) -> bool:
     children = [value for key, value in schema.items() if key not in {"enum", "const", "required", "properties"}]
     named = list(cast("dict[str, Any]", schema.get("properties", {})).values())
     return all(_close(child) for child in [*children, *named])
+
+
+def constrainable_schema(schema: JSONSchema) -> JSONSchema | None:
+    """The schema in the form that Anthropic's structured outputs take, or None where it can't be had.
+
+    They want every object closed and no recursion
+    (https://docs.claude.com/en/docs/build-with-claude/structured-outputs). Constraints that they don't take become
+    part of the description.
+    """
+    taken = copy.deepcopy(schema)
+    return taken if _adapt(taken) and not _is_recursive(taken) else None
+
+
+def _adapt(node: Any) -> bool:
+    """Change a schema and what's in it to the form. Returns whether that was possible."""
+    if not isinstance(node, dict):
+        return False
+    schema = cast("dict[str, Any]", node)
+    if BEYOND & set(schema):
+        return False
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+    _describe_constraints(schema)
+    if "properties" in schema or schema.get("type") == "object":
+        if schema.get("additionalProperties", False) is not False or not schema.get("properties"):
+            return False
+        schema["additionalProperties"] = False
+    inner = [each for name in ("properties", "$defs", "definitions") for each in dict(schema.get(name, {})).values()]
+    inner += [each for name in ("anyOf", "allOf") for each in schema.get(name, [])]
+    inner += [schema["items"]] if "items" in schema else []
+    return all(map(_adapt, inner))
+
+
+def _describe_constraints(schema: dict[str, Any]) -> None:
+    names = CONSTRAINTS & set(schema)
+    if schema.get("minItems", 0) > 1:
+        names |= {"minItems"}
+    if schema.get("format") not in {None, *FORMATS}:
+        names |= {"format"}
+    if names:
+        said = ", ".join(f"{name}: {schema.pop(name)}" for name in sorted(names))
+        schema["description"] = f"{schema.get('description', '')} ({said})".strip()
+
+
+def _is_recursive(schema: JSONSchema) -> bool:
+    definitions = {
+        f"#/{name}/{key}": each for name in ("$defs", "definitions") for key, each in schema.get(name, {}).items()
+    }
+    graph = {"#": set(_references(schema)), **{name: set(_references(each)) for name, each in definitions.items()}}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError:
+        return True
+    return False
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        inner = cast("dict[str, Any]", node)
+        if isinstance(inner.get("$ref"), str):
+            yield inner["$ref"]
+        node = list(inner.values())
+    if isinstance(node, list):
+        for each in cast("list[Any]", node):
+            yield from _references(each)

@@ -22,14 +22,14 @@ class Variants:
     """The variants of a field of type `base`, as a mark in its `Annotated`.
 
     Args:
-        base: import path of the class that every variant is a kind of.
+        base: import path of the class that every variant is a kind of, or several.
         tag: the field by which they are told apart.
         ours: tag to import path, in the order of the tabs.
         title: of the field in a form.
         own_tab: the JSON schema of a tab for a class of the user's own, if there is one.
     """
 
-    base: str
+    base: str | tuple[str, ...]
     tag: str
     ours: Mapping[str, str]
     title: str
@@ -53,10 +53,14 @@ class Variants:
             raise ValueError(
                 f"{self.tag}={tag!r} can't be imported: {error}. The module must be importable where the flow runs."
             ) from None
-        base = cast("type[Configurable]", imported(self.base))
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise ValueError(f"{self.tag}={tag!r} is no kind of {base.__name__}, but {short(cast('object', found))}")
+        if not (isinstance(found, type) and issubclass(found, self._bases())):
+            wanted = " or ".join(base.__name__ for base in self._bases())
+            raise ValueError(f"{self.tag}={tag!r} is no kind of {wanted}, but {short(cast('object', found))}")
         return found
+
+    def _bases(self) -> tuple[type[Configurable], ...]:
+        paths = (self.base,) if isinstance(self.base, str) else self.base
+        return tuple(map(imported, paths))
 
     def tag_of(self, value: Configurable) -> str:
         """The tag or import path by which `find` finds the class of `value`."""
@@ -73,15 +77,16 @@ class Variants:
     def tabs(self) -> list[type[Configurable]]:
         """The classes of the tabs, in order."""
         ours = [self.find(tag) for tag in self.ours]
-        return (
-            ours if self.first is None else [self.first, *(each for each in ours if not issubclass(self.first, each))]
-        )
+        if self.first is None:
+            return ours
+        # One of ours may be a kind of another.
+        special = next((each for each in self.first.__mro__ if each in ours), None)
+        return [self.first, *(each for each in ours if each is not special)]
 
     def read(self, value: Any) -> Configurable:
         """The variant from an instance or from its fields. Raises ValueError."""
-        base = imported(self.base)
-        if isinstance(value, base):
-            return cast("Configurable", value)
+        if isinstance(value, self._bases()):
+            return value
         if not isinstance(value, Mapping):
             raise ValueError(f"expected one of {', '.join(self.ours)} as its fields, got {short(value)}")
         fields = dict(cast("Mapping[str, Any]", value))
