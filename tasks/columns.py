@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
 from llms.errors import failure_of
 from llms.parameters import short
-from tasks.steps import METADATA, Step
+from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Columns, Row, StepInput, StepOutput
+
+T = TypeVar("T")
 
 
 class KeepColumns(Step):
@@ -64,8 +67,8 @@ class ExpandColumns(Step):
     """A row per item of the columns that hold lists. The other columns are repeated.
 
     Lists that belong together are expanded together: give all their columns. A row whose columns are
-    all None (it failed before) stays one row; one with empty lists becomes no row. A row whose lists
-    have different lengths, or aren't lists, stays one row, failed.
+    all None (it failed before) stays one row; one with empty lists becomes no row, unless it failed before.
+    A row whose lists have different lengths, or aren't lists, stays one row, failed.
 
     Input columns:
         those of `columns`.
@@ -96,6 +99,11 @@ class ExpandColumns(Step):
             description="Share the token counts in `distilabel_metadata` out among the new rows: their sum stays.",
         ),
     ] = False
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        check_different("columns", self._new_names.values())
+        return self
 
     @model_validator(mode="after")
     def _check_encoded(self) -> Self:
@@ -133,7 +141,7 @@ class ExpandColumns(Step):
                 raise ValueError(f"columns that are expanded together must be equally long, got {lengths}")
         except ValueError as error:
             return [with_failure({**rest, **empty}, self.name, error)]
-        if not lists:
+        if not lists or (failure_in(row) is not None and not any(lists.values())):
             return [{**rest, **empty}]
         new_rows: list[Row] = []
         count = len(next(iter(lists.values())))
@@ -196,6 +204,7 @@ class GroupColumns(Step):
             raise ValueError(
                 f"output_columns: expected a name for each of {self.columns!r}, got {self.output_columns!r}"
             )
+        check_different("output_columns", self.outputs)
         return self
 
     @property
@@ -309,6 +318,13 @@ def value_in(row: Row, column: str) -> Any:
     return row[column]
 
 
+def check_different(option: str, names: Iterable[str]) -> None:
+    """Raises ValueError where two columns would get one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{option}: expected different names, got {twice[0]!r} twice")
+
+
 def without(step: Step, available: frozenset[str], columns: Iterable[str]) -> frozenset[str]:
     """The dataset's columns without the step's `columns`."""
     return available - {step.input_mappings.get(column, column) for column in columns}
@@ -317,6 +333,38 @@ def without(step: Step, available: frozenset[str], columns: Iterable[str]) -> fr
 def with_failure(row: Row, step: str, error: Exception) -> Row:
     """The row, failed in a step that isn't a Task: later Tasks pass it over, and a run counts it."""
     return {**row, METADATA: {**(row.get(METADATA) or {}), f"error_{step}": failure_of(error)}}
+
+
+def with_columns_of_all(
+    step: Step,
+    rows: Sequence[Row],
+    read: Callable[[Row], T],
+    compute: Callable[[dict[int, T]], Mapping[int, Row]],
+) -> list[Row]:
+    """Rows with columns that are made from all of them at once, in the order that they had.
+
+    A row that failed before gets None in the new columns. A row that can't be read fails, with the reason.
+
+    Args:
+        step: whose columns they are.
+        rows: all rows.
+        read: what of a row the columns are made from. Raises ValueError.
+        compute: the new columns by place, from what was read by place. A place that it leaves out is a row left out.
+    """
+    empty = dict.fromkeys(step.outputs)
+    given: dict[int, T] = {}
+    made: dict[int, Row] = {}
+    for place, row in enumerate(rows):
+        try:
+            if failure_in(row) is None:
+                given[place] = read(row)
+            else:
+                made[place] = {**row, **empty}
+        except ValueError as error:
+            made[place] = with_failure({**row, **empty}, step.name, error)
+    if given:
+        made |= {place: {**rows[place], **each} for place, each in compute(given).items()}
+    return [made[place] for place in sorted(made)]
 
 
 def side_by_side(inputs: Sequence[StepInput]) -> list[tuple[Row, ...]]:
@@ -360,7 +408,7 @@ def share(counts: Any, place: int, count: int) -> Any:
     """The part of token counts that falls to one of `count` rows. The parts add up to the whole."""
     if isinstance(counts, list):
         each = cast("list[Any]", counts)
-        return each[place] if len(each) == count else each
+        return each[place] if len(each) == count else [share(value, place, count) for value in each]
     if isinstance(counts, dict):
         return {key: share(value, place, count) for key, value in cast("Row", counts).items()}
     return (counts + count - 1 - place) // count if isinstance(counts, int) else counts

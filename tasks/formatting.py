@@ -11,6 +11,7 @@ from pydantic import Field
 
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType
+from tasks.cells import text_in
 from tasks.columns import with_failure
 from tasks.steps import Step, failure_in
 from tasks.typing import Columns, Row, StepInput, StepOutput
@@ -42,7 +43,7 @@ class Format(Step):
         yield [formatted for row in inputs if (formatted := self._formatted(row)) is not None]
 
     def _formatted(self, row: Row) -> Row | None:
-        empty = dict.fromkeys(self.outputs)
+        empty = {name: None for name in self.outputs if name not in self.inputs or name in self.output_mappings}
         if failure_in(row) is not None:
             return {**row, **empty}
         try:
@@ -271,6 +272,8 @@ def rated_generations(row: Row) -> list[Rated]:
             "a rating (and a model) per generation: got"
             f" {len(texts)} generations, {len(ratings)} ratings, {len(models)} generation_models"
         )
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError(f"generations: expected texts, got {short(texts)}")
     for rating in ratings:
         if rating is not None and (isinstance(rating, bool) or not isinstance(rating, int | float)):
             raise ValueError(f"ratings: expected numbers, got {short(ratings)}")
@@ -299,30 +302,34 @@ def prompt_columns(chat: ChatType) -> Row:
 
 def chat_of_instruction(row: Row) -> ChatType:
     """The row's system prompt, if it has one, and its instruction. Raises ValueError."""
-    system = [ChatItem(role="system", content=row["system_prompt"])] if row.get("system_prompt") else []
+    system = [ChatItem(role="system", content=text_in(row, "system_prompt"))] if row.get("system_prompt") else []
     return [*system, ChatItem(role="user", content=text_in(row, "instruction"))]
 
 
-def chat_in(row: Row) -> ChatType:
-    """The row's `messages`, without the keys that a table adds to each. Raises ValueError."""
-    messages = cast("ChatType", list_in(row, "messages"))
-    wrong = next((each for each in messages if not {"role", "content"} <= set(each)), None)
-    if wrong is not None:
-        raise ValueError(f"messages: expected a list of {{'role', 'content'}}, got {short(wrong)} in it")
-    return [ChatItem(role=message["role"], content=message["content"]) for message in messages]
+def chat_in(row: Row, column: str = "messages") -> ChatType:
+    """The chat in a column, without the empty keys that a table adds to each message. Raises ValueError."""
+    messages = list_in(row, column)
+    wrong = [each for each in messages if not is_message(each)]
+    if wrong:
+        raise ValueError(f"{column}: expected a list of {{'role', 'content'}}, got {short(wrong[0])} in it")
+    return [
+        cast("ChatItem", {name: value for name, value in message.items() if name == "content" or value is not None})
+        for message in messages
+    ]
+
+
+def is_message(value: Any) -> bool:
+    message = cast("Row", value) if isinstance(value, dict) else {}
+    if not isinstance(message.get("role"), str) or "content" not in message:
+        return False
+    content: Any = message["content"]
+    # A call of a tool has no content.
+    parts = cast("list[Any]", content) if isinstance(content, list) else []
+    return (content is None or isinstance(content, str | list)) and all(isinstance(part, dict) for part in parts)
 
 
 def answer(text: str) -> ChatItem:
     return ChatItem(role="assistant", content=text)
-
-
-def text_in(row: Row, column: str) -> str:
-    """The text in a column. Raises ValueError where there's none."""
-    value = row.get(column)
-    if isinstance(value, str):
-        return value
-    hint = "; a row per item is made by `ExpandColumns`" if isinstance(value, list) else ""
-    raise ValueError(f"{column}: expected a text, got {short(row.get(column))}{hint}")
 
 
 def list_in(row: Row, column: str) -> list[Any]:

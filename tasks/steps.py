@@ -109,12 +109,21 @@ class Step(Configurable, ABC):
     def apply(self, *inputs: StepInput) -> list[Row]:
         """All rows that `process` makes, with the column mappings applied. The rows given stay as they are."""
         made: list[Row] = []
+        untouched = self._untouched_columns()
         for start in range(0, max(map(len, inputs), default=0), self.batch_length(inputs)):
             end = start + self.batch_length(inputs)
-            batches = [[shadowing(row, self.input_mappings) for row in rows[start:end]] for rows in inputs]
+            batches = [[shadowing(row, self.input_mappings, untouched) for row in rows[start:end]] for rows in inputs]
             for rows in self.process(*batches):
                 made += [restored(row, self.input_mappings, self.output_mappings) for row in rows]
         return made
+
+    def _untouched_columns(self) -> list[str]:
+        """The dataset's columns that stay as they are, as the output of that name is written elsewhere."""
+        if not self.output_mappings:
+            return []
+        written = {self.output_mappings.get(name, name) for name in self.outputs}
+        read = {self.input_mappings.get(name, name) for name in self.output_mappings if name in self.outputs}
+        return sorted((read & self.added_columns(frozenset(read))) - written)
 
     def batch_length(self, inputs: Sequence[StepInput]) -> int:
         """How many rows of `inputs` go into one call of `process`."""
@@ -176,16 +185,17 @@ class GlobalStep(Step):
         return max(map(len, inputs), default=1) or 1
 
 
-def shadowing(row: Row, input_mappings: Mapping[str, str]) -> Row:
+def shadowing(row: Row, input_mappings: Mapping[str, str], untouched: Iterable[str] = ()) -> Row:
     """A copy of `row` as the step sees it: the mapped columns under the step's names.
 
-    A column whose name the step uses for another one is put aside in the row itself, so that it goes
-    wherever the row goes.
+    A column whose name the step uses for another one, or that is to stay `untouched`, is put aside in the row
+    itself, so that it goes wherever the row goes.
     """
+    aside = {name: row[name] for name in untouched if name in row}
     if not input_mappings:
-        return dict(row)
+        return {**row, SHADOWED: aside} if aside else dict(row)
     seen = {name: value for name, value in row.items() if name not in input_mappings.values()}
-    aside = {name: seen[name] for name in input_mappings if name in seen}
+    aside.update({name: seen[name] for name in input_mappings if name in seen})
     seen.update({name: row[column] for name, column in input_mappings.items() if column in row})
     return {**seen, SHADOWED: aside} if aside else seen
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 _environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
@@ -21,7 +21,19 @@ def template_source(name: str) -> str:
 @cache
 def template_from(source: str) -> Template:
     """A template from its text. Raises jinja2.TemplateSyntaxError."""
-    return _environment.from_string(source)
+    template = _environment.from_string(source)
+    # They are copied for every rendering: of the chain of dicts that they are at first, that takes longest of all.
+    template.globals = dict(template.globals)
+    return template
+
+
+def checked(source: str) -> str:
+    """`source`, which must be the text of a template. Raises ValueError."""
+    try:
+        template_from(source)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"not a Jinja2 template (line {error.lineno}: {error.message})") from None
+    return source
 
 
 def render(name: str, /, **values: Any) -> str:
