@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, cast
 import orjson
 import yaml
 
+from llms.prices import money
 from tasks.templates import render
 
 LONGEST_TEXT = 1000
@@ -35,6 +37,8 @@ SIZES = {
     1_000_000_000_000: "100B<n<1T",
 }
 """The Hub's size categories: below how many rows each one ends."""
+PAPER = re.compile(r"(?:^|(?<=\))(?:[^();]*;|[,.]?) (?:and )?)(.+?) \((https?://[^\s()]+)\)")
+"""A title with its address, at the start of a line or after another one."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ class StepRecord:
     requests: int
     input_tokens: int
     output_tokens: int
+    dollars: float | None = None
+    """What its answers cost, in US dollars; None where that isn't known."""
     citations: list[str] = field(default_factory=list[str])
-    """Addresses of papers, or BibTeX entries."""
+    """Papers as links or addresses in Markdown, or BibTeX entries."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class RunRecord:
     columns: dict[str, str]
     rows: int
     software: dict[str, str]
+    cost: str = ""
+    """What all answers in the rows cost, in whichever run they were asked for. Empty where that isn't known."""
+    spent: str = ""
+    """What this run spent of it."""
 
 
 def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None) -> str:
@@ -125,6 +135,8 @@ def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None) -> str:
         rows=f"{run.rows:,}",
         columns=table(["Column", "Type"], [[code(name), code(kind)] for name, kind in run.columns.items()]),
         steps=steps_table(run.steps),
+        cost=run.cost,
+        spent=run.spent if run.spent != run.cost else "",
         prompts=prompts_table(run.steps),
         failed=f"{sum(count for *_, count in run.failures):,}",
         failures=failures_table(run.failures),
@@ -157,7 +169,11 @@ def duration(seconds: float) -> str:
 
 def steps_table(steps: Sequence[StepRecord]) -> str:
     header = ["Step", "Task", "Model", "Version", "Rows in", "Rows out", "Failed", "Requests", "Input tokens"]
-    return table([*header, "Output tokens"], list(map(step_cells, steps)))
+    rows = list(map(step_cells, steps))
+    if all(step.dollars is None for step in steps):
+        return table([*header, "Output tokens"], rows)
+    costs = ["–" if step.dollars is None else money(step.dollars) for step in steps]
+    return table([*header, "Output tokens", "Cost"], [[*row, cost] for row, cost in zip(rows, costs, strict=True)])
 
 
 def step_cells(step: StepRecord) -> list[str]:
@@ -265,8 +281,27 @@ def shortened(value: Any) -> Any:
     return value
 
 
+def citations_in(step: type) -> list[str]:
+    """The papers under "Source:" in the docstring of a step's class, as links in Markdown: `title (address)` each.
+
+    A class whose docstring has none cites those of the class that it's derived from.
+
+    Example:
+        >>> from tasks import UltraFeedback
+        >>> from tasks.card import citations_in
+        >>> citations_in(UltraFeedback)
+        ['[UltraFeedback: Boosting Language Models with Scaled AI Feedback](https://arxiv.org/abs/2310.01377)']
+    """
+    for each in step.__mro__:
+        paragraph = re.search(r"^Source:\s(.+?)(?:\n\s*\n|\Z)", inspect.cleandoc(each.__doc__ or ""), re.M | re.S)
+        if paragraph:
+            found = PAPER.findall(one_line(paragraph[1]))
+            return [f"[{cell(title)}]({address})" for title, address in found]
+    return []
+
+
 def citations_of(steps: Sequence[StepRecord]) -> tuple[list[str], list[str]]:
-    """The addresses and the BibTeX entries that the steps cite, each once."""
+    """The links and the BibTeX entries that the steps cite, each once."""
     every = list(dict.fromkeys(each.strip() for step in steps for each in step.citations if each.strip()))
     entries = [each for each in every if each.startswith("@")]
     return [one_line(each) for each in every if each not in entries], entries

@@ -1,4 +1,4 @@
-"""Embeddings from a language model's own hidden states."""
+"""Embeddings: from an embedding model, or from a language model's own hidden states."""
 
 from __future__ import annotations
 
@@ -6,12 +6,69 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
-from llms import AnyLLM
+from llms import LLM, AnyEmbeddings, AnyLLM
 from llms.parameters import short
 from llms.typing import ChatItem, ChatType
+from tasks.base import Answer, ModelStep, UnreadableAnswerError
 from tasks.columns import value_in, with_failure
 from tasks.steps import Step, failure_in
-from tasks.typing import Columns, Row, StepInput, StepOutput
+from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
+
+
+class EmbeddingGeneration(ModelStep):
+    """The embedding of a text, by an embedding model: of a service, online or in batch jobs, or of one's own.
+
+    Input columns:
+        text: a text that isn't empty.
+
+    Output columns:
+        embedding: a list of numbers, as many as the model's vectors have.
+        model_name: the model that it is from.
+
+    Example:
+        >>> from llms import Embeddings
+        >>> from tasks import EmbeddingGeneration
+        >>> class Lengths(Embeddings):
+        ...     @property
+        ...     def model_name(self):
+        ...         return "lengths"
+        ...
+        ...     def encode(self, inputs):
+        ...         return [[len(text), 1.0] for text in inputs]
+        >>> row = next(EmbeddingGeneration(embeddings=Lengths()).process([{"text": "high tide"}]))[0]
+        >>> row["embedding"], row["model_name"]
+        ([9.0, 1.0], 'lengths')
+    """
+
+    form_first = ("embeddings",)
+
+    embeddings: Annotated[AnyEmbeddings, Field(title="Embedding model", description="Who makes the vectors.")]
+
+    @property
+    def inputs(self) -> Columns:
+        return ["text"]
+
+    @property
+    def outputs(self) -> Columns:
+        return ["embedding", "model_name"]
+
+    @property
+    def answerer(self) -> LLM:
+        return self.embeddings
+
+    def prompt(self, row: Row) -> str:
+        text = value_in(row, "text")
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"text: expected a text that isn't empty, got {short(text)}")
+        return text
+
+    async def converse(self, row: Row, ask: Ask) -> list[Answer]:
+        output = await ask(self.prompt(row))
+        vectors = output.get("embeddings", [])
+        if not any(vectors):
+            raise UnreadableAnswerError(f"{self.embeddings.model_name} gave no embedding")
+        tokens = output["statistics"]["input_tokens"]
+        return [Answer(columns={"embedding": vectors[0]}, input_tokens=sum(tokens))]
 
 
 class GenerateEmbeddings(Step):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict, IterableDataset
 
+    from tasks.generators import GeneratorTask
+
 FileType = Literal["csv", "json", "jsonl", "parquet"]
 
 ENDINGS: dict[str, FileType] = {
@@ -388,19 +390,21 @@ class LoadDataFromDataset(Loader):
 
 
 SOURCE_VARIANTS = Variants(
-    base="tasks.steps:GeneratorStep",
+    base=("tasks.steps:GeneratorStep", "tasks.generators:GeneratorTask"),
     tag="kind",
     ours={
         "files": "tasks.loaders:LoadDataFromFileSystem",
         "hub": "tasks.loaders:LoadDataFromHub",
         "disk": "tasks.loaders:LoadDataFromDisk",
         "dicts": "tasks.loaders:LoadDataFromDicts",
+        "columns": "tasks.samplers:SampleColumns",
+        "personas": "tasks.samplers:SamplePersonas",
     },
     title="Source",
 )
 
 if TYPE_CHECKING:
-    Source = GeneratorStep
+    Source = GeneratorStep | GeneratorTask
 else:
     Source = Annotated[GeneratorStep, SOURCE_VARIANTS]
 

@@ -1,4 +1,4 @@
-"""Savers: where a finished dataset goes: a folder, files, or the Hugging Face Hub."""
+"""Savers: where a finished dataset goes: a folder, files, or the Hugging Face Hub. `argilla.py` has more."""
 
 # datasets, fsspec and pyarrow have no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -387,6 +387,8 @@ TARGET_VARIANTS = Variants(
         "files": "tasks.savers:SaveToFiles",
         "disk": "tasks.savers:SaveToDisk",
         "hub": "tasks.savers:PushToHub",
+        "argilla-text-generation": "tasks.argilla:TextGenerationToArgilla",
+        "argilla-preference": "tasks.argilla:PreferenceToArgilla",
     },
     title="Target",
 )
@@ -475,9 +477,13 @@ def write_json(dataset: Dataset, file: Any) -> None:
 def write_csv(dataset: Dataset, file: Any) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(dataset.column_names)
-    for row in rows_of_dataset(dataset, 0):
-        writer.writerow(cell(value) for value in row.values())
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    rows = ([cell(value) for value in row.values()] for row in rows_of_dataset(dataset, 0))
+    lines: Iterable[list[Any]] = chain([dataset.column_names], rows)
+    for cells in lines:
+        # The writer quotes no carriage return, and readers take one for the end of a line.
+        returns = any(isinstance(each, str) and "\r" in each for each in cells)
+        (quoting if returns else writer).writerow(cells)
     text.flush()
     text.detach()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import lru_cache
 from textwrap import shorten
 from typing import Annotated, Any, cast
@@ -15,6 +14,7 @@ from llms.parameters import short
 from llms.structured_output import json_schema_of
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
+from tasks.reading import json_in
 from tasks.templates import render
 from tasks.text_generation import system_message
 from tasks.typing import Columns, Row
@@ -139,37 +139,3 @@ def check_fits(value: Any, schema: JSONSchema) -> None:
     if misfit is not None:
         problem = shorten(misfit.message, width=300, placeholder="...")
         raise UnreadableAnswerError(f"the answer doesn't fit the schema at {misfit.json_path}: {problem}")
-
-
-def json_in(output: str) -> tuple[str, Any]:
-    """The JSON in an answer, as it was written and as a value, without what stands around it.
-
-    Raises:
-        UnreadableAnswerError: there's none, or more than one.
-    """
-    said = output.rpartition("</think>")[2]
-    for text in (output.strip(), said.strip()):
-        with suppress(ValueError):
-            return text, json.loads(text, parse_constant=no_json)
-    found = list(json_parts(said))
-    if len(found) != 1:
-        problem = "none" if not found else f"{len(found)} of them"
-        raise UnreadableAnswerError(f"expected one JSON value, found {problem} in {short(output)}")
-    return found[0]
-
-
-def json_parts(text: str) -> Iterator[tuple[str, Any]]:
-    """The JSON objects and lists in a text, as they were written and as values."""
-    decoder, position = json.JSONDecoder(parse_constant=no_json), 0
-    while position < len(text):
-        start = min((place for bracket in "{[" if (place := text.find(bracket, position)) >= 0), default=len(text))
-        try:
-            value, position = decoder.raw_decode(text, start)
-        except ValueError:
-            return
-        yield text[start:position], value
-
-
-def no_json(constant: str) -> None:
-    """Raises ValueError: Python reads NaN and Infinity, JSON doesn't."""
-    raise ValueError(f"{constant} isn't JSON")

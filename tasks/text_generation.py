@@ -6,13 +6,12 @@ import base64
 import io
 from typing import Annotated, Any, Literal, cast
 
-from jinja2 import TemplateSyntaxError
 from pydantic import Field, field_validator
 
 from llms.parameters import ParameterError, short
 from llms.typing import ChatItem, ChatType
 from tasks.base import Task, UnreadableAnswerError
-from tasks.templates import template_from, variables_of
+from tasks.templates import checked, template_from, variables_of
 from tasks.typing import Columns, Row
 
 
@@ -54,11 +53,7 @@ class TextGeneration(Task):
     @field_validator("template")
     @classmethod
     def _check_template(cls, value: str) -> str:
-        try:
-            template_from(value)
-        except TemplateSyntaxError as error:
-            raise ValueError(f"not a Jinja2 template (line {error.lineno}: {error.message})") from None
-        return value
+        return checked(value)
 
     @property
     def inputs(self) -> Columns:

@@ -14,6 +14,9 @@ from pydantic import Field
 from llms.parameters import short
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
+from tasks.cells import texts_in
+from tasks.labelled import LABEL, Fields, fields_in, fields_of, label_of
+from tasks.reading import closed_object, whole_number, without_fences, without_thoughts
 from tasks.templates import render
 from tasks.typing import Columns, Row
 
@@ -96,7 +99,7 @@ class UltraFeedback(Task):
         return self.aspect in WITH_TYPES
 
     def format_input(self, input: Row) -> FormattedInput:
-        answers = answers_in(input)
+        answers = texts_in(input, "generations")
         structured = self.wanted_schema() is not None
         prompt = render(
             "ultrafeedback/request",
@@ -116,7 +119,7 @@ class UltraFeedback(Task):
         return evaluations_schema(2, self.asks_for_types)
 
     def format_output(self, output: str | None, input: Row) -> Row:
-        found = parse_evaluations(output or "", len(answers_in(input)), self.asks_for_types)
+        found = parse_evaluations(output or "", len(texts_in(input, "generations")), self.asks_for_types)
         ratings, rationales = [each.rating for each in found], [each.rationale for each in found]
         if not self.asks_for_types:
             return {"ratings": ratings, "rationales": rationales}
@@ -144,15 +147,6 @@ class Evaluation:
     rationale_for_rating: str | None = None
 
 
-def answers_in(row: Row) -> list[str]:
-    """The row's generations. Raises ValueError where they aren't a list of texts."""
-    value: Any = row["generations"]
-    texts = cast("list[Any]", value) if isinstance(value, list) else []
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"generations: expected a list of texts, got {short(row['generations'])}")
-    return texts
-
-
 def evaluations_schema(count: int, types: bool) -> JSONSchema:
     """The JSON schema of a reply, in the form that strict modes take: everything required, nothing more.
 
@@ -171,16 +165,6 @@ def evaluations_schema(count: int, types: bool) -> JSONSchema:
 def key_of(number: int) -> str:
     """The key of an answer in a reply in JSON."""
     return f"answer_{number}"
-
-
-def closed_object(properties: dict[str, JSONSchema], **more: Any) -> JSONSchema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-        **more,
-    }
 
 
 def evaluations_in(example: Row, types: bool) -> list[Row]:
@@ -217,7 +201,6 @@ def block(evaluation: Row) -> str:
 # Reading a reply. A reply becomes blocks, one per answer: its number, if it was given, and its fields.
 # Blocks are joined to answers by their numbers. What isn't certain is an error, never a guess.
 
-Fields: TypeAlias = list[tuple[str, Any]]
 Block: TypeAlias = tuple[int | None, Fields]
 
 NOUN = r"(?:answer|text|output|response|generation|completion|candidate|evaluation|assessment)"
@@ -227,24 +210,6 @@ HEADER = re.compile(
     rf"(?:\s+{NOUN})?(?P<rest>.*)$",
     re.IGNORECASE,
 )
-LABEL = re.compile(
-    r"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[\s*_`]*"
-    r"(?P<label>(?:\w+[ ])?types?(?:[ ]of[ ]\w+)?|(?:overall[ ]|final[ ])?(?:rating|score)"
-    r"|(?:rationales?|reasons?|explanation|justification)(?:[ ]for[ ](?:the[ ])?(?:rating|type|score))?)"
-    r"[*_`]*\s*(?:\([^)]*\))?[*_`]*\s*(?:(?:[:=：]|\s[–—-]\s)(?P<text>.*)|)$",
-    re.IGNORECASE,
-)
-REASON_BESIDE_RATING = re.compile(
-    r"^(?P<rating>.{1,40}?)[\s|;,.–—-]+(?P<reason>[*_]*(?:rationale|explanation|justification)\b[^:]{0,20}:.*)$",
-    re.IGNORECASE,
-)
-NUMBER = re.compile(
-    r"^[\s*_`(\[\"'<]*(?P<number>\d+)(?:\.0+)?[*_`]*"
-    r"(?:\s*\(?\s*(?:/|out\s+of|of)\s*[*_`]*(?P<scale>\d+)(?:\.0+)?)?\s*(?:points?|stars?)?[\s*_`)\]\"'>]*"
-    r"(?:$|[(\[:,.;|–—★-](?P<rest>.*)$)",
-    re.IGNORECASE,
-)
-ANOTHER_NUMBER = re.compile(r"^\W*(?:or\b|to\b|and\b)?\W*(?:maybe|perhaps|possibly)?\W*\d", re.IGNORECASE)
 NOTHING = re.compile(r"^\W*(?:none|no type|n/?a|null|0)\b", re.IGNORECASE)
 
 
@@ -262,17 +227,12 @@ def parse_evaluations(text: str, count: int, types: bool = False) -> list[Evalua
     Raises:
         UnreadableAnswerError: an answer has no evaluation or two, or a rating isn't a whole number from 1 to 5.
     """
-    said = without_fences(text.rpartition("</think>")[2])
+    said = without_fences(without_thoughts(text))
     blocks = blocks_in_text(said) or blocks_in_json(said)
     if not blocks:
         cut = " (JSON that is cut off or not valid)" if said.startswith(("{", "[")) else ""
         raise UnreadableAnswerError(f"expected the ratings of {count} answers, found none{cut}, got {short(text)}")
     return [evaluation(number, fields, types) for number, fields in enumerate(in_order(blocks, count), 1)]
-
-
-def without_fences(text: str) -> str:
-    """The text without the lines that open or close a code block, or close a tag."""
-    return "\n".join(line for line in text.splitlines() if not re.match(r"^\s*(?:```\s*\w*|</\w+>)\s*$", line)).strip()
 
 
 def blocks_in_text(text: str) -> list[Block]:
@@ -288,42 +248,6 @@ def blocks_in_text(text: str) -> list[Block]:
     read = [(number, fields_in(lines)) for number, lines in blocks]
     numbered = [each for each in read if each[0] is not None]
     return numbered or [each for each in read if any(label == "rating" for label, _ in each[1])]
-
-
-def fields_in(lines: Sequence[str]) -> Fields:
-    """The labelled texts of a block: label and text, which goes on until the next label."""
-    fields: list[tuple[str, list[str]]] = []
-    pending = list(lines)
-    while pending:
-        line = pending.pop(0)
-        found = LABEL.match(line)
-        if found is None:
-            if fields:
-                fields[-1][1].append(line)
-            continue
-        label, rest = label_of(found["label"]), found["text"] or ""
-        beside = REASON_BESIDE_RATING.match(rest) if label == "rating" else None
-        if beside:
-            rest, pending = beside["rating"], [beside["reason"], *pending]
-        fields.append((label, [rest]))
-    return [(label, tidy("\n".join(parts))) for label, parts in fields]
-
-
-def label_of(text: str) -> str:
-    """The field that a label means, however it was written; empty for none."""
-    words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
-    about_rating = re.search(r"\b(?:for|of) (?:the )?(?:rating|score)s?$|^rating rationale", words)
-    if re.match(r"(?:rationale|reason|explanation|justification)", words) or words == "rating rationale":
-        return "rationale_for_rating" if about_rating else "rationale"
-    if re.fullmatch(r"(?:overall |final )?(?:rating|score)s?", words):
-        return "rating"
-    return "type" if re.fullmatch(r"(?:\w+ )?types?(?: of \w+)?", words) else ""
-
-
-def tidy(text: str) -> str:
-    """A field's text without the rules and the stray markup around it."""
-    text = re.sub(r"(?:\n\s*(?:-{3,}|\*{3,}|_{3,}|={3,})\s*)+$", "", text.rstrip()).strip()
-    return text.replace("**", "").strip() if text.count("**") % 2 else text
 
 
 def blocks_in_json(text: str) -> list[Block]:
@@ -381,10 +305,6 @@ def blocks_in_list(records: Sequence[Any]) -> list[Block]:
     if all(number is None for number in numbers):
         numbers = list(range(1, len(objects) + 1))
     return [(number, fields_of(each)) for number, each in zip(numbers, objects, strict=True)]
-
-
-def fields_of(record: Row) -> Fields:
-    return [(label_of(name), value) for name, value in record.items() if label_of(name)]
 
 
 def number_of(record: Row) -> int | None:
@@ -466,16 +386,3 @@ def type_in(value: Any, number: int) -> int | None:
     if NOTHING.match(str(value)):
         return None
     return whole_number(re.sub(r"^\W*type\s+", "", str(value), flags=re.IGNORECASE), 1, TYPES, f"answer {number}: type")
-
-
-def whole_number(value: Any, lowest: int, highest: int, name: str) -> int:
-    """The number that a value says, in digits and alone. Raises UnreadableAnswerError."""
-    first_line = str(value).strip().partition("\n")[0]
-    found = None if isinstance(value, bool) else NUMBER.match(first_line)
-    if found is None or (found["rest"] and ANOTHER_NUMBER.match(found["rest"])):
-        raise UnreadableAnswerError(f"{name}: expected a whole number from {lowest} to {highest}, got {short(value)}")
-    if found["scale"] is not None and int(found["scale"]) != highest:
-        raise UnreadableAnswerError(f"{name}: expected it out of {highest}, got {short(value)}")
-    if not lowest <= int(found["number"]) <= highest:
-        raise UnreadableAnswerError(f"{name}: expected {lowest} to {highest}, got {short(value)}")
-    return int(found["number"])
