@@ -7,21 +7,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from flows.digest import digest_of_rows
-from flows.storage import Storage
+from flows.log import run_logger
+from flows.storage import STORAGE_VARIABLE, Storage
 from tasks.steps import failure_in
 from tasks.typing import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 REFERENCE = b"stillflow"
+SEAL = b"stillflow crc32 "
+IS_SEALED = b"stillflow sealed"
+SHORTEST_SHARD = 100
+"""In a file's metadata, which files of before there were seals don't have."""
+PARQUET = b"PAR1"
+END = 8
+"""Bytes at the end of a Parquet file: the length of its footer, and PARQUET."""
 
 
 class ShardError(RuntimeError):
@@ -29,21 +41,71 @@ class ShardError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What it took to make a shard."""
+class Tokens:
+    """A number of answers, and the tokens that they took."""
 
     requests: int = 0
-    """Answers in it, those taken from a journal included."""
-    sent: int = 0
-    """Requests that were sent for it in this run."""
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(*(mine + theirs for mine, theirs in zip(self.counts(), other.counts(), strict=True)))
+    def __add__(self, other: Tokens) -> Tokens:
+        if not (self.requests and other.requests):
+            return self if self.requests else other
+        return Tokens(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
 
-    def counts(self) -> tuple[int, int, int, int]:
-        return (self.requests, self.sent, self.input_tokens, self.output_tokens)
+
+NO_TOKENS = Tokens()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What it took to make a shard: all answers in it, and those of them that the run asked for itself."""
+
+    online: Tokens = NO_TOKENS
+    batched: Tokens = NO_TOKENS
+    """What batch jobs answered, which costs less."""
+    sent_online: Tokens = NO_TOKENS
+    sent_batched: Tokens = NO_TOKENS
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.online + other.online,
+            self.batched + other.batched,
+            self.sent_online + other.sent_online,
+            self.sent_batched + other.sent_batched,
+        )
+
+    @property
+    def all(self) -> Tokens:
+        """All answers, those of earlier runs included."""
+        return self.online + self.batched
+
+    @property
+    def sent(self) -> Tokens:
+        """What was asked for in this run."""
+        return self.sent_online + self.sent_batched
+
+    def of_another_run(self) -> Work:
+        """The same work, seen from a run that finds it done."""
+        return Work(self.online, self.batched)
+
+
+def work_of(tokens: Tokens, *, sent: bool, batched: bool) -> Work:
+    """The work of answers that came all by one way."""
+    if batched:
+        return Work(batched=tokens, sent_batched=tokens if sent else NO_TOKENS)
+    return Work(online=tokens, sent_online=tokens if sent else NO_TOKENS)
+
+
+def work_in(known: dict[str, Any]) -> Work:
+    """The work as a shard's file has it. Files of before there were batches have one count for all."""
+    if "requests" in known:
+        return Work(online=Tokens(known["requests"], known["input_tokens"], known["output_tokens"]))
+    return Work(**{way: Tokens(**counts) for way, counts in known.items()})
 
 
 @dataclass(frozen=True)
@@ -82,45 +144,105 @@ def write_shard(
     except TypeError as error:
         raise ShardError(str(error)) from None
     table = table_of(rows)
-    table = table.replace_schema_metadata({REFERENCE: orjson.dumps(asdict(ref))})
+    table = table.replace_schema_metadata({REFERENCE: orjson.dumps(asdict(ref)), IS_SEALED: b"1"})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    storage.write(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd")
+    storage.write(path, sealed(buffer.getvalue()))
     return ref
 
 
 def find_shard(storage: Storage, path: str) -> ShardRef | None:
-    """The reference of the shard at `path`, or None where there's no sound one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """The reference of the shard at `path`, or None where there's no sound one: a warning tells of any other.
 
-    if not storage.exists(path):
+    Raises:
+        StorageError: what is there can't be looked at.
+    """
+    try:
+        content = storage.read(path)
+    except FileNotFoundError:
         return None
     try:
-        source: Any = path if storage.is_local else io.BytesIO(storage.read(path))
-        metadata = pq.read_schema(source).metadata or {}
-        known = orjson.loads(metadata[REFERENCE])
-    except (OSError, pa.ArrowInvalid, KeyError, orjson.JSONDecodeError):
+        with _opened(storage, path, content) as file:
+            known = _reference_in(file)
+    except ShardError as error:
+        run_logger().warning("%s. It's made anew: what its journal doesn't answer is asked again", error)
         return None
-    return replace(ShardRef(**known), uri=path, work=Work(**known["work"]))
+    return replace(ShardRef(**known), uri=path, work=work_in(known["work"]))
 
 
 def read_table(storage: Storage, ref: ShardRef) -> pa.Table:
     """A shard's rows as a table. Raises ShardError where the file is gone or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        source: Any = ref.uri if storage.is_local else io.BytesIO(storage.read(ref.uri))
-        table = pq.read_table(source, page_checksum_verification=True)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ShardError(
-            f"shard {ref.uri!r} can't be read: {error}. If this machine sees another storage than the one that wrote"
-            " it, set STILLFLOW_STORAGE to that; if the file is damaged, delete it and run again"
-        ) from None
+    with _opened(storage, ref.uri, _content(storage, ref)) as file:
+        table: pa.Table = file.read()
     if table.num_rows != ref.rows:
         raise ShardError(f"shard {ref.uri!r} has {table.num_rows} rows, expected {ref.rows}; delete it and run again")
     return table
+
+
+def read_schema(storage: Storage, ref: ShardRef) -> pa.Schema:
+    """The types of a shard's columns. Raises ShardError where the file is gone or damaged."""
+    with _opened(storage, ref.uri, _content(storage, ref)) as file:
+        return file.schema_arrow
+
+
+def _content(storage: Storage, ref: ShardRef) -> bytes:
+    try:
+        return storage.read(ref.uri)
+    except FileNotFoundError:
+        raise ShardError(
+            f"shard {ref.uri!r} is gone. If this machine sees another storage than the one that wrote it, set"
+            f" {STORAGE_VARIABLE} to that; if the file was deleted, run again: it's made anew"
+        ) from None
+
+
+@contextmanager
+def _opened(storage: Storage, path: str, content: bytes) -> Generator[pq.ParquetFile]:
+    """The Parquet file that a shard's file is. Raises ShardError where it's damaged or another shard's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not is_sound(content):
+        raise ShardError(f"shard {path!r} is damaged: its checksum is wrong, or its end is missing")
+    try:
+        # Not `read_table`, which is for datasets of many files: it takes four times as long.
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            if IS_SEALED in file.metadata.metadata and not has_seal(content):
+                raise ShardError(f"shard {path!r} is damaged: its checksum is gone")
+            written_to: str = _reference_in(file)["uri"]
+            # The root may have been another one: the storage may be moved, or seen by other machines elsewhere.
+            if path != written_to and not written_to.endswith(f"/{storage.inside(path)}"):
+                raise ShardError(f"shard {path!r} has the rows of another one, {written_to!r}")
+            yield file
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"shard {path!r} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _reference_in(file: pq.ParquetFile) -> dict[str, Any]:
+    return orjson.loads(file.metadata.metadata[REFERENCE])
+
+
+def sealed(content: bytes) -> bytes:
+    """A Parquet file with a checksum before its footer, where readers of Parquet don't look."""
+    start = _footer_start(content)
+    return b"".join((content[:start], SEAL, b"%08x" % zlib.crc32(content), content[start:]))
+
+
+def is_sound(content: bytes) -> bool:
+    """Whether a Parquet file is as it was when it was sealed. One that has no seal may be."""
+    start = _footer_start(content)
+    if not content.endswith(PARQUET) or start < 0:
+        return False
+    whole = memoryview(content)
+    checksum = b"%08x" % zlib.crc32(whole[start:], zlib.crc32(whole[: start - len(SEAL) - 8]))
+    return not has_seal(content) or content[start - 8 : start] == checksum
+
+
+def has_seal(content: bytes) -> bool:
+    return content.endswith(SEAL, 0, _footer_start(content) - 8)
+
+
+def _footer_start(content: bytes) -> int:
+    return len(content) - END - int.from_bytes(content[-END : -len(PARQUET)], "little")
 
 
 def read_shard(storage: Storage, ref: ShardRef) -> list[Row]:
@@ -141,10 +263,11 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
             arrays.append(
                 pa.array([_without_empty(value) for value in values]) if _has_empty_struct(array.type) else array
             )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             kinds = sorted({type(value).__name__ for value in values if value is not None})
             raise ShardError(
                 f"column {name!r} can't be stored: it holds {', '.join(kinds)} ({error}); give it values of one type"
+                " that a Parquet file can keep"
             ) from None
     return pa.table(arrays, names=columns) if columns else pa.table({"": pa.nulls(len(rows))}).select([])
 
@@ -178,13 +301,34 @@ def unified_schema(tables: Iterable[pa.Schema]) -> pa.Schema:
     return whole if whole is not None else pa.schema([])
 
 
-def batches_of(rows: Iterable[list[Row]], length: int) -> Iterator[list[Row]]:
-    """Rows cut anew into lists of `length`; the last one may be shorter."""
+def batches_of(rows: Iterable[list[Row]], lengths: Iterator[int]) -> Iterator[list[Row]]:
+    """Rows cut anew into lists of these lengths; the last one may be shorter."""
     waiting: list[Row] = []
+    length = next(lengths)
     for some in rows:
         waiting += some
         while len(waiting) >= length:
             yield waiting[:length]
             waiting = waiting[length:]
+            length = next(lengths)
     if waiting:
         yield waiting
+
+
+def shard_lengths(longest: int) -> Iterator[int]:
+    """How many rows shards have, one after another."""
+    return (shard_length(place, longest) for place in itertools.count())
+
+
+def shard_length(place: int, longest: int) -> int:
+    """How many rows the shard at a place has: a sixteenth of all rows before it, within bounds.
+
+    So the next step begins soon, and ends soon after this one, in a small dataset too.
+    """
+    before = 0
+    for _ in range(place):
+        length = min(longest, max(SHORTEST_SHARD, before // 16))
+        if length == longest:
+            return longest
+        before += length
+    return min(longest, max(SHORTEST_SHARD, before // 16))

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,24 +36,56 @@ class Storage:
         import fsspec
 
         try:
-            return fsspec.core.url_to_fs(self.root)[0]
+            # Other machines write here too: a listing must not be one of before.
+            return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
         except (ImportError, ValueError) as error:
-            raise StorageError(f"storage {self.root!r} can't be used: {error}") from None
+            raise StorageError(
+                f"storage {self.root!r} can't be used: {error}. An address needs fsspec's package for it:"
+                " pip install 'stillflow[s3]' brings the one for s3://"
+            ) from None
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the filesystem. Raises FileNotFoundError, or StorageError for whatever else fails."""
+        try:
+            return getattr(self.filesystem, method)(*args, **options)
+        except (FileNotFoundError, StorageError):
+            raise
+        except Exception as error:
+            # Each store's package has errors of its own for a wrong key, a refused call, no way to it.
+            raise StorageError(
+                f"storage {self.root!r} can't be used: {type(error).__name__}: {error}. See that its keys and its"
+                f" address are set on this machine as on the others, or choose another by {STORAGE_VARIABLE}; what is"
+                " done so far is kept"
+            ) from error
 
     @cached_property
     def is_local(self) -> bool:
-        return "://" not in self.root or self.root.startswith("file://")
+        return "://" not in self.root
 
     def path(self, *parts: str) -> str:
         """The full path or address of something in the storage."""
         return posixpath.join(self.root, *parts)
 
+    def inside(self, path: str) -> str:
+        """A full path without the root, so that it's the same for machines that see the storage elsewhere."""
+        return path.removeprefix(self.root).lstrip("/")
+
     def exists(self, path: str) -> bool:
-        return Path(path).exists() if self.is_local else bool(self.filesystem.exists(path))
+        return Path(path).exists() if self.is_local else bool(self._call("exists", path))
 
     def read(self, path: str) -> bytes:
-        """The bytes at `path`. Raises FileNotFoundError."""
-        return Path(path).read_bytes() if self.is_local else self.filesystem.cat_file(path)
+        """The bytes at `path`. Raises FileNotFoundError, and StorageError where it can't be read."""
+        if not self.is_local:
+            return self._call("cat_file", path)
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # Not to be taken for a file that isn't there: what is in it would be asked for, and paid, again.
+            raise StorageError(
+                f"can't read {path!r}: {error}. Make it readable, or set {STORAGE_VARIABLE} to another place"
+            ) from error
 
     def write(self, path: str, content: bytes) -> None:
         """Write all of it or nothing. Raises StorageError."""
@@ -59,7 +93,7 @@ class Storage:
             if self.is_local:
                 _replace(Path(path), content)
             else:
-                self.filesystem.pipe_file(path, content)
+                self._call("pipe_file", path, content)
         except OSError as error:
             raise StorageError(
                 f"can't write {path!r}: {error}. Free some space, or set {STORAGE_VARIABLE} to a folder or an"
@@ -70,22 +104,52 @@ class Storage:
         """Remove a file, if it's there."""
         if self.is_local:
             Path(path).unlink(missing_ok=True)
-        elif self.filesystem.exists(path):
-            self.filesystem.rm_file(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self._call("rm_file", path)
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files that are there; in an object store by one call."""
+        if not self.is_local and paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._call("rm", list(paths))
+                return
+        for path in paths:
+            self.remove(path)
 
     def files(self, folder: str, ending: str) -> list[str]:
         """The files in `folder` whose names end so, in order. Empty where there's no folder."""
         if self.is_local:
             return sorted(str(each) for each in Path(folder).glob(f"*{ending}"))
-        if not self.filesystem.exists(folder):
+        # Looked for first: s3fs lists the folder above for one that isn't there, which may be a large one.
+        if not self.exists(folder):
             return []
-        names = [str(name) for name in self.filesystem.ls(folder, detail=False)]
+        names = [str(name) for name in self._call("ls", folder, detail=False)]
         return sorted(posixpath.join(folder, posixpath.basename(name)) for name in names if name.endswith(ending))
+
+    def files_below(self, folder: str, ending: str) -> list[str]:
+        """The files in `folder` and all folders in it whose names end so, in order. Empty where there's no folder."""
+        if self.is_local:
+            return sorted(str(each) for each in Path(folder).rglob(f"*{ending}"))
+        if not self.exists(folder):
+            return []
+        inside = len(self.filesystem._strip_protocol(folder)) + 1
+        names = [str(name) for name in self._call("find", folder)]
+        return sorted(posixpath.join(folder, name[inside:]) for name in names if name.endswith(ending))
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders in `folder`, in order. Empty where there's no folder."""
+        if self.is_local:
+            return sorted(str(each) for each in Path(folder).glob("*") if each.is_dir())
+        if not self.exists(folder):
+            return []
+        found = [each["name"] for each in self._call("ls", folder, detail=True) if each["type"] == "directory"]
+        return sorted(posixpath.join(folder, posixpath.basename(str(name).rstrip("/"))) for name in found)
 
 
 def storage_at(root: str | None = None) -> Storage:
     """The storage at `root`, or where STILLFLOW_STORAGE says, or `~/.stillflow`."""
-    chosen = root or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
+    chosen = (root or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE).removeprefix("file://")
     return Storage(chosen.rstrip("/") if "://" in chosen else str(Path(chosen).expanduser().absolute()))
 
 
