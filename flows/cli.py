@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from flows.parameters import Flow
     from flows.run import Run
+    from flows.temporary_server import TemporaryServer
     from llms.typing import ChatType, StructuredInput
 
 READY_MADE = {
@@ -23,6 +24,39 @@ READY_MADE = {
         "Answer the prompts of a source, and save the dataset.",
     ),
     "preference": ("flows.preference:preference", "Two answers per prompt, judged, as pairs for DPO."),
+    "model_preference": (
+        "flows.model_preference:model_preference",
+        "An answer of each of three models per prompt, judged, as pairs for DPO.",
+    ),
+    "embedding_data": (
+        "flows.embedding_data:embedding_data",
+        "Queries, each with a good and a bad hit, to train a retriever.",
+    ),
+    "classification_data": (
+        "flows.classification_data:classification_data",
+        "Texts, each with a right and a misleading label, to train a classifier.",
+    ),
+    "process_rewards": (
+        "flows.process_rewards:process_rewards",
+        "Solutions of math problems with labelled steps, for reward models.",
+    ),
+    "function_calling": (
+        "flows.function_calling:function_calling",
+        "Requests with function calls, run and judged.",
+    ),
+    "instruction_data": (
+        "flows.instruction_data:instruction_data",
+        "Instructions for topics, made harder, answered, and the good ones kept.",
+    ),
+    "magpie": ("flows.magpie:magpie", "Instructions and answers that an open model makes up from nothing."),
+    "watch_batches": (
+        "flows.watcher:watch_batches",
+        "Wake the runs whose batch jobs have ended, and cancel the jobs of cancelled runs.",
+    ),
+    "resubmit_failed_rows": (
+        "flows.resubmit:resubmit_failed_rows",
+        "Ask the failed rows of a deployed run again, as a new run.",
+    ),
 }
 """The flows that come with the project: where they are, and what they do."""
 
@@ -38,7 +72,7 @@ def main() -> None:
 def list_flows() -> None:
     """The flows that come with the project."""
     for name, (_, text) in READY_MADE.items():
-        click.echo(f"{name:<18} {text}")
+        click.echo(f"{name:<22} {text}")
 
 
 @main.command(help=f"The parameters of a flow, with their defaults.\n\n{FLOW_HELP}")
@@ -73,8 +107,31 @@ def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: in
 @click.option("--rehearse", is_flag=True, help="No key and no cost: the local provider answers, which is no model.")
 def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool) -> None:
     quiet_logs()
+    from flows.temporary_server import server_where_none_is_configured
+
+    server = server_where_none_is_configured()
     with clear_errors(), rehearsal() if rehearse else nullcontext():
-        run_and_tell(flow_named(flow), given_parameters(config, parameters), rows)
+        run_and_tell(flow_named(flow), given_parameters(config, parameters), rows, server)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=8400, show_default=True)
+@click.option("--secret-block", help="A Prefect Secret block with the signing secret, where it isn't in the variable.")
+def webhook(host: str, port: int, secret_block: str | None) -> None:
+    """Receive OpenAI's webhooks, and wake the runs whose batches have ended.
+
+    Beside a Prefect server; every deployed run looks after its batches without it too, only later. The endpoint
+    is http://HOST:PORT/openai, its signing secret in OPENAI_WEBHOOK_SECRET.
+    """
+    import logging
+
+    from flows.webhook import SECRET_BLOCK, serve_webhooks
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("flows").setLevel(logging.INFO)
+    with clear_errors():
+        serve_webhooks(host, port, secret_block or SECRET_BLOCK)
 
 
 def quiet_logs() -> None:
@@ -160,7 +217,7 @@ def parameter_lines(schema: Mapping[str, Any]) -> list[str]:
 
     def describe(path: str, node: Mapping[str, Any]) -> None:
         node = resolved(node)
-        tabs = [resolved(each) for each in node.get("anyOf", []) if "$ref" in each]
+        tabs = [resolved({"$ref": each["$ref"]}) for each in node.get("anyOf", []) if "$ref" in each]
         properties = (tabs[0] if tabs else node).get("properties")
         if tabs and len(tabs) > 1:
             lines.append(f"  {path}: one of {', '.join(str(tab.get('title')) for tab in tabs)}")
@@ -170,8 +227,9 @@ def parameter_lines(schema: Mapping[str, Any]) -> list[str]:
             return
         kind = node.get("type") or "/".join(str(each.get("type")) for each in node.get("anyOf", []))
         default = f" = {json.dumps(node['default'], ensure_ascii=False)}" if "default" in node else ""
-        text = f"  {node['description']}" if node.get("description") else ""
-        lines.append(f"  {path}: {kind or 'any'}{default}{text}")
+        choices = f"(one of {', '.join(map(str, node['enum']))})" if "enum" in node else ""
+        text = " ".join(filter(None, [node.get("description"), choices]))
+        lines.append(f"  {path}: {kind or 'any'}{default}  {text}".rstrip())
 
     for name, node in schema["properties"].items():
         describe(name, node)
@@ -197,18 +255,19 @@ def content_text(content: Any) -> str:
     return " ".join(part.get("text") or f"[{part.get('type')}]" for part in content)
 
 
-def run_and_tell(flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None) -> None:
+def run_and_tell(
+    flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None, server: TemporaryServer | None
+) -> None:
     """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it."""
-    from prefect.settings import get_current_settings
-
     from flows.preview import checked, dry_run
     from flows.run import progress_listener, run_started
     from flows.running import setting
 
     runs: list[Run] = []
     checked(flow, parameters)
-    if sys.stderr.isatty() and not get_current_settings().api.url:
+    if server is not None:
         click.echo("PREFECT_API_URL isn't set: starting a Prefect server for this run alone ...", err=True)
+        server.wait_until_ready()
     with setting(run_started, runs.append), ProgressBar() as bar, setting(progress_listener, bar.listener):
         if rows is not None:
             outcome = dry_run(flow, parameters, rows=rows)
@@ -225,6 +284,8 @@ def tell(outcome: Any, runs: list[Run]) -> None:
     """Rows, counts, tokens, time, and a look at the first rows."""
     from flows.report import summary_lines
 
+    if isinstance(outcome, str):
+        click.echo(outcome)
     datasets = cast("dict[str, Any]", outcome if isinstance(outcome, dict) else {"": outcome})
     for name, dataset in datasets.items():
         if not hasattr(dataset, "features"):

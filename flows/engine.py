@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
-import orjson
-
-from flows.answering import answer_shard, asks, count_failures, show_prompts
+from flows.answering import answer_shard, asks, known_shard, let_go, show_prompts, sound_shard, stand_ins
+from flows.batching import WaitingForBatches, is_offline, take_batches
 from flows.credentials import find_credentials
 from flows.digest import digest, digest_of_rows
-from flows.errors import CLEAR_ERRORS, PipelineError, failed_state
+from flows.errors import PipelineError
+from flows.journal import encode_line, read_line
+from flows.leases import shared_limits
 from flows.log import run_logger
 from flows.report import progress_line
-from flows.rows import Node, Stream
+from flows.rows import Node, Stream, aligned
 from flows.run import Run, progress_listener
-from flows.shards import ShardError, ShardRef, batches_of, find_shard, read_shard, write_shard
+from flows.shards import ShardError, ShardRef, batches_of, find_shard, read_shard, shard_lengths, write_shard
+from flows.task_runs import as_task_run, told_of_shard
+from flows.window import Window
 from llms.base import AsyncLLM
-from llms.batch import OfflineBatchLLM
 from llms.credentials import use_credentials_store
-from tasks.base import Task
+from tasks.base import ModelStep
 from tasks.steps import GeneratorStep, GlobalStep, Step, failure_in, restored
 from tasks.typing import Row
 
@@ -34,6 +37,7 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     """Run everything that `leaves` need. Returns the shards of each leaf, in order.
 
     Raises:
+        WaitingForBatches: everything that could be done without them was done.
         PipelineError: a step needs a column that isn't there.
         LLMError: nothing more can succeed at a provider.
         ShardError, StorageError: rows can't be kept or read.
@@ -44,15 +48,27 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     gate = _Gate(nodes, to_run)
     for node in to_run:
         # Services now, to learn of a missing key before anything is sent; engines when their turn comes.
-        if isinstance(node.step, Task) and isinstance(node.step.llm, AsyncLLM) and asks(node):
-            _check_online(node.name, node.step.llm)
+        # Where shards are worked on elsewhere, the keys are there as well.
+        here = node.run.spread is None or is_offline(node)
+        if here and isinstance(node.step, ModelStep) and isinstance(node.step.answerer, AsyncLLM) and asks(node):
             _load_once(node)
     for node in to_run:
         node.stream = Stream()
+        # Of an earlier pass: every shard is counted again as it comes by.
+        node.run.progress.pop(node.name, None)
+    async with shared_limits(node for node in to_run if asks(node)):
+        return await _through(leaves, to_run, gate)
+
+
+async def _through(leaves: Sequence[Node], to_run: Sequence[Node], gate: _Gate) -> list[list[ShardRef]]:
     drivers = [asyncio.create_task(_drive(node, gate), name=node.name) for node in to_run]
     reporter = asyncio.create_task(_report(leaves[0].run))
     try:
-        return list(await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves)))
+        refs = await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves))
+        if None in refs:
+            await asyncio.gather(*drivers)
+            raise _waiting(to_run)
+        return cast("list[list[ShardRef]]", list(refs))
     finally:
         reporter.cancel()
         for driver in drivers:
@@ -74,21 +90,31 @@ def _load_once(node: Node) -> None:
             node.loaded = True
 
 
-def _check_online(name: str, llm: AsyncLLM) -> None:
-    if isinstance(llm, OfflineBatchLLM) and llm.use_offline_batch_generation:
-        raise PipelineError(
-            f"{name}: use_offline_batch_generation=True works with llm.generate_outputs() and task.process(), but not"
-            " in flows yet; leave it out here to send the requests online, at the provider's full price"
-        )
-
-
 def _is_done(node: Node) -> bool:
     """Whether an earlier `save` or `collect` of this run brought all shards through the step."""
     return node.stream is not None and node.stream.finished and node.stream.error is None
 
 
-async def _all_of(stream: Stream) -> list[ShardRef]:
-    return [ref async for _, ref in stream.read()]
+async def _all_of(stream: Stream) -> list[ShardRef] | None:
+    """All shards; None where some have to wait for batches."""
+    try:
+        return [ref async for _, ref in stream.read()]
+    except WaitingForBatches:
+        return None
+
+
+def _waiting(nodes: Sequence[Node]) -> WaitingForBatches:
+    """What all steps together wait for."""
+    errors = {id(error): error for node in nodes if (error := cast("Stream", node.stream).error) is not None}
+    for error in errors.values():
+        if not isinstance(error, WaitingForBatches):
+            raise error
+    every = [error for error in errors.values() if isinstance(error, WaitingForBatches)]
+    return WaitingForBatches(
+        needs=[intent for error in every for intent in error.needs],
+        queued=sum(error.queued for error in every),
+        estimates={name: each for error in every for name, each in error.estimates.items()},
+    )
 
 
 async def _drive(node: Node, gate: _Gate) -> None:
@@ -101,6 +127,8 @@ async def _drive(node: Node, gate: _Gate) -> None:
             await gate.open.wait()
             if isinstance(node.step, GlobalStep):
                 await _take_all(node, node.step)
+            elif is_offline(node):
+                await take_batches(node)
             else:
                 await _take_each(node)
     except asyncio.CancelledError:
@@ -117,7 +145,7 @@ async def _make_rows(node: Node, step: GeneratorStep, gate: _Gate) -> None:
     async def make() -> int:
         progress = node.run.progress_of(node.name, step)
         await asyncio.to_thread(_load_once, node)
-        rows = batches_of(_rows_of(step, node.run), _shard_rows(node))
+        rows = batches_of(_rows_of(step, node.run), shard_lengths(_shard_rows(node)))
         place = 0
         while (some := await asyncio.to_thread(next, rows, None)) is not None:
             if place == 0:
@@ -168,36 +196,47 @@ def _shard_rows(node: Node) -> int:
 
 async def _take_each(node: Node) -> None:
     """One task run per shard, a few at a time, pushed on in order."""
-    window = asyncio.Semaphore(shards_at_a_time(node.step, node.shard_rows))
-    started: asyncio.Queue[asyncio.Task[tuple[int, ShardRef]] | None] = asyncio.Queue()
+    spread = node.run.spread
+    window = spread.window() if spread else Window(rows=rows_at_a_time(node.step))
+    started: asyncio.Queue[tuple[int, asyncio.Task[tuple[int, ShardRef]]] | None] = asyncio.Queue()
     under_way: set[asyncio.Task[tuple[int, ShardRef]]] = set()
     stopped = False
+
+    def ended(rows: int, work: asyncio.Task[tuple[int, ShardRef]]) -> None:
+        nonlocal stopped
+        stopped = stopped or work.cancelled() or work.exception() is not None
+        window.release(rows)
 
     async def start_all() -> None:
         try:
             async for place, refs in aligned(node):
-                await window.acquire()
+                rows = refs[0].rows
+                await window.acquire(rows)
                 if stopped:
                     return
                 work = asyncio.create_task(_one_shard(node, place, refs))
                 under_way.add(work)
-                work.add_done_callback(lambda _: window.release())
-                started.put_nowait(work)
+                work.add_done_callback(partial(ended, rows))
+                started.put_nowait((rows, work))
         finally:
             started.put_nowait(None)
 
     starter = asyncio.create_task(start_all())
+    before: tuple[int, int, ShardRef] | None = None
     try:
-        while (work := await started.get()) is not None:
+        while (next_one := await started.get()) is not None:
+            rows, work = next_one
             try:
                 place, ref = await work
             except Exception:
                 # The shards under way keep their answers before the step ends.
-                stopped = True
                 await asyncio.gather(*under_way, return_exceptions=True)
                 raise
             under_way.discard(work)
             cast("Stream", node.stream).push(place, ref)
+            if before is not None:
+                await let_go(node, *before)
+            before = place, rows, ref
         await starter
     finally:
         for each in (starter, *under_way):
@@ -205,87 +244,72 @@ async def _take_each(node: Node) -> None:
         await asyncio.gather(starter, *under_way, return_exceptions=True)
 
 
-def shards_at_a_time(step: Step, shard_rows: int) -> int:
+def rows_at_a_time(step: Step) -> int:
     """Enough that requests never run out at a shard's end, and no more."""
-    if isinstance(step, Task) and isinstance(step.llm, AsyncLLM):
-        return max(2, -(-2 * step.llm.max_concurrent_requests // shard_rows) + 1)
-    return 2
-
-
-async def aligned(node: Node) -> AsyncIterator[tuple[int, list[ShardRef]]]:
-    """The shards of all upstream nodes, place by place. A routed node has no shard at some places."""
-    readers = [cast("Stream", before.stream).read() for before in node.upstream]
-    heads = [await _next(reader) for reader in readers]
-    while any(head is not None for head in heads):
-        place = min(head[0] for head in heads if head is not None)
-        refs = [head[1] for head in heads if head is not None and head[0] == place]
-        if node.route is None or node.route(place):
-            yield place, refs
-        heads = [
-            await _next(reader) if head is not None and head[0] == place else head
-            for reader, head in zip(readers, heads, strict=True)
-        ]
-
-
-async def _next(reader: AsyncIterator[tuple[int, ShardRef]]) -> tuple[int, ShardRef] | None:
-    return await anext(reader, None)
+    if isinstance(step, ModelStep) and isinstance(step.answerer, AsyncLLM):
+        return 2 * step.answerer.max_concurrent_requests
+    return 0
 
 
 async def _one_shard(node: Node, place: int, refs: list[ShardRef]) -> tuple[int, ShardRef]:
-    made = await as_task_run(node.name, f"{node.name}-{place}", lambda: _shard_or_cached(node, place, refs))
-    ref, reused = made
-    node.run.progress_of(node.name, node.step).add(ref, refs[0].rows, reused=reused)
+    progress = node.run.progress_of(node.name, node.step)
+    ref = await known_shard(node, place, refs)
+    if ref is not None:
+        progress.add(ref, refs[0].rows, reused=False, known=True)
+        return place, ref
+
+    async def make() -> Any:
+        work = node.run.spread.shard_of if node.run.spread else shard_of
+        return told_of_shard(*await work(node, place, refs), refs)
+
+    ref, reused = await as_task_run(node.name, f"{node.name}-{place}", make)
+    progress.add(ref, refs[0].rows, reused=reused)
     return place, ref
-
-
-async def _shard_or_cached(node: Node, place: int, refs: list[ShardRef]) -> Any:
-    """`shard_of`; in a flow run as a state whose name says where the rows are from, or that some failed."""
-    from prefect.context import FlowRunContext
-    from prefect.states import Completed
-
-    ref, reused = await shard_of(node, place, refs)
-    failed_here = ref.failed > max(before.failed for before in refs)
-    if FlowRunContext.get() is None or not (reused or failed_here):
-        return ref, reused
-    name = "RowsFailed" if failed_here else "Cached"
-    failed = f", {ref.failed:,} of them failed" if ref.failed else ""
-    return Completed(name=name, message=f"{ref.rows:,} rows{failed}", data=(ref, reused))
 
 
 async def shard_of(node: Node, place: int, refs: list[ShardRef]) -> tuple[ShardRef, bool]:
     """A step's shard from its inputs' shards: kept from before, or made now. Says which."""
-    folder = step_folder(node, f"{place:08d}")
-    path = posixpath.join(folder, f"{digest([ref.digest for ref in refs])}.parquet")
-    found = await asyncio.to_thread(find_shard, node.run.storage, path)
-    if found is not None and asks(node) and (not found.failed or found.attempt == node.run.attempt):
-        if found.failed:
-            await asyncio.to_thread(count_failures, node, found)
+    return await shard_at(node, node.shard_path(place, refs), place, refs)
+
+
+async def shard_at(node: Node, path: str, place: int, refs: list[ShardRef]) -> tuple[ShardRef, bool]:
+    """The same, for who knows its path."""
+    found = await sound_shard(node, path) if asks(node) else None
+    if found is not None:
         return found, True
     inputs = [await asyncio.to_thread(read_shard, node.run.storage, ref) for ref in refs]
     if asks(node):
         await asyncio.to_thread(_load_once, node)
-    if isinstance(node.step, Task):
+    if isinstance(node.step, ModelStep):
         if not asks(node):
             return await asyncio.to_thread(show_prompts, node, node.step, place, inputs[0]), False
-        return await answer_shard(node, node.step, path, inputs[0]), False
+        return await answer_shard(node, node.step, path, inputs[0], place), False
     made = await asyncio.to_thread(_apply, node, inputs)
     return await asyncio.to_thread(write_shard, node.run.storage, path, made, attempt=node.run.attempt), False
 
 
 def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
+    if len(inputs) == 1:
+        inputs = [whole_rows(node.step, inputs[0])]
     if asks(node):
         return apply_step(node.step, inputs)
+    # A preview: a step may not know what to do with a text that stands for an answer.
     try:
-        return apply_step(node.step, inputs)
-    except Exception:  # noqa: BLE001 -- a preview: a step may not know what to do with a text that stands for an answer
-        return inputs[0]
+        made = apply_step(node.step, inputs)
+        puzzled = _any_failed(made) and not any(map(_any_failed, inputs))
+    except Exception:  # noqa: BLE001 -- whatever it raises, the prompts of later steps can still be shown
+        made, puzzled = [], True
+    return [{**stand_ins(node.step), **row} for row in inputs[0]] if puzzled else made
 
 
-def step_folder(node: Node, *parts: str) -> str:
-    """Where a step's shards are kept: by its name, what decides its rows, and, without a cache, the run."""
-    decides = digest({"name": node.name, **node.step.identity()})
-    fresh = () if node.use_cache else (f"run-{node.run.id}",)
-    return node.run.storage.path("steps", node.name, decides, *fresh, *parts)
+def whole_rows(step: Step, rows: list[Row]) -> list[Row]:
+    """Rows with all columns that a step needs: a shard has none that is missing in each of its rows."""
+    needed = step.required_columns()
+    return [{**row, **{name: None for name in needed if name not in row}} for row in rows]
+
+
+def _any_failed(rows: Iterable[Row]) -> bool:
+    return any(failure_in(row) is not None for row in rows)
 
 
 def apply_step(step: Step, inputs: Sequence[list[Row]]) -> list[Row]:
@@ -313,7 +337,7 @@ async def _take_all(node: Node, step: GlobalStep) -> None:
 
     async def make() -> list[ShardRef]:
         key = digest([[ref.digest for ref in refs] for refs in inputs])
-        listing = posixpath.join(step_folder(node, "all"), f"{key}.json")
+        listing = posixpath.join(node.folder("all"), f"{key}.json")
         found = await asyncio.to_thread(_listed, node.run, listing)
         if found is not None:
             for ref in found:
@@ -329,47 +353,36 @@ async def _take_all(node: Node, step: GlobalStep) -> None:
 
 
 def _listed(run: Run, listing: str) -> list[ShardRef] | None:
-    if not run.storage.exists(listing):
+    """The shards that a listing names, where all of them are as they were then."""
+    try:
+        record = read_line(run.storage.read(listing))
+    except FileNotFoundError:
         return None
-    refs = [find_shard(run.storage, path) for path in orjson.loads(run.storage.read(listing))]
-    return None if any(ref is None for ref in refs) else cast("list[ShardRef]", refs)
+    if record is None or record["k"] != run.storage.inside(listing):
+        run_logger().warning("%s is damaged, or another one's: the step is gone through again", listing)
+        return None
+    refs = [find_shard(run.storage, _path_in(listing, place)) for place in range(len(record["digests"]))]
+    found = [ref for ref in refs if ref is not None]
+    return found if [ref.digest for ref in found] == record["digests"] else None
+
+
+def _path_in(listing: str, place: int) -> str:
+    return posixpath.join(listing.removesuffix(".json"), f"{place:08d}.parquet")
 
 
 def _apply_to_all(node: Node, step: GlobalStep, inputs: list[list[ShardRef]], listing: str) -> list[ShardRef]:
     storage = node.run.storage
     rows = [[row for ref in refs for row in read_shard(storage, ref)] for refs in inputs]
     _load_once(node)
-    made = apply_step(step, rows)
-    folder = listing.removesuffix(".json")
+    made = _apply(node, rows)
     refs = [
-        write_shard(storage, posixpath.join(folder, f"{place:08d}.parquet"), some, attempt=node.run.attempt)
-        for place, some in enumerate(batches_of([made], node.shard_rows))
+        write_shard(storage, _path_in(listing, place), some, attempt=node.run.attempt)
+        for place, some in enumerate(batches_of([made], shard_lengths(node.shard_rows)))
     ]
-    storage.write(listing, orjson.dumps([ref.uri for ref in refs]))
+    storage.write(listing, encode_line({"k": storage.inside(listing), "digests": [ref.digest for ref in refs]}))
     for ref in refs:
         node.run.progress_of(node.name, step).add(ref, 0, reused=False)
     return refs
-
-
-async def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-    """Do `work` as a Prefect task run called `run_name`; as it is, outside of any flow run."""
-    from prefect import State
-    from prefect import Task as PrefectTask
-    from prefect.cache_policies import NO_CACHE
-    from prefect.context import FlowRunContext
-
-    if FlowRunContext.get() is None:
-        return await work()
-
-    async def shard() -> Any:
-        try:
-            return await work()
-        except CLEAR_ERRORS as error:
-            return failed_state(error)
-
-    task: Any = PrefectTask(shard, name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
-    made: Any = await task()
-    return await cast("State[Any]", made).aresult() if isinstance(made, State) else made
 
 
 class _Gate:

@@ -8,8 +8,10 @@ from typing import Any
 from flows.shards import ShardError
 from flows.storage import StorageError
 from llms.errors import LLMError
+from llms.extras import MissingPackageError
 from llms.parameters import ParameterError
 from tasks.loaders import SourceError
+from tasks.sandbox import SandboxError
 from tasks.savers import TargetError
 
 
@@ -29,12 +31,34 @@ class TooManyFailedRowsError(RuntimeError):
         return type(self), (str(self), {})
 
 
+class SpreadError(RuntimeError):
+    """Shards can't be worked on elsewhere: nothing answers there, or it isn't this project. Says the way out."""
+
+
+class CostNotApprovedError(RuntimeError):
+    """A person looked at what a run would cost, and said no. Nothing was submitted."""
+
+
+class ResubmitError(RuntimeError):
+    """A run can't be completed by another one. Nothing was started; says why, and the way out."""
+
+
+class SetupError(RuntimeError):
+    """Something that the command needs isn't set. Says what, and how to set it."""
+
+
 CLEAR_ERRORS: tuple[type[Exception], ...] = (
+    CostNotApprovedError,
     LLMError,
+    MissingPackageError,
     ParameterError,
     PipelineError,
+    ResubmitError,
+    SandboxError,
+    SetupError,
     ShardError,
     SourceError,
+    SpreadError,
     StorageError,
     TargetError,
     TooManyFailedRowsError,

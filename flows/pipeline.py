@@ -19,10 +19,11 @@ from flows.preview import checked, preview
 from flows.results import MAX_FAILED_ROWS, finish
 from flows.routing import RoutingBatchFunction
 from flows.rows import Node, Rows, load
-from flows.run import SHARD_ROWS, Limits, current_run, limits_of_run, named
+from flows.run import SHARD_ROWS, BatchSettings, Limits, current_run, limits_of_run, named
 from flows.running import run_anywhere, setting
 from llms.parameters import set_quietly
 from llms.typing import FormattedInput
+from tasks.generators import makes_rows
 from tasks.savers import Saver
 from tasks.steps import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 
@@ -40,7 +41,7 @@ class Pipeline:
         description: shown with the flow.
         use_cache: take answers of earlier runs with the same requests.
         max_failed_rows: how many rows may fail before the run does: below 1 a share, else a count.
-        shard_rows: rows per shard, which is a Prefect task run per step. Routing works by shards, so
+        shard_rows: the most rows of a shard, which is a Prefect task run per step. Routing works by shards, so
             there it's 50 unless said otherwise.
         storage: where shards are kept: a folder or an fsspec address.
     """
@@ -116,20 +117,16 @@ class Pipeline:
         order = self._order()
         for name in order:
             step, before = self.steps[name], self.edges[name]
-            if isinstance(step, GeneratorStep) and before:
+            if makes_rows(step) and before:
                 raise PipelineError(f"{name!r} makes rows and takes none, but comes after {before}")
-            if not isinstance(step, GeneratorStep) and not before:
+            if not makes_rows(step) and not before:
                 raise PipelineError(
                     f"{name!r} ({type(step).__name__}) has no step before it: connect one, such as"
                     f" LoadDataFromDicts(...) >> {name}, or pass dataset= to run()"
                 )
-        nodes = self._nodes(self.steps)
-        known = {
-            id(node): columns
-            for node in nodes.values()
-            if isinstance(node.step, GeneratorStep) and (columns := source_columns(node.step)) is not None
-        }
-        sources = [node for node in nodes.values() if isinstance(node.step, GeneratorStep)]
+        nodes = {id(each): each for node in self._nodes(self.steps).values() for each in node.ancestry()}
+        sources = {key: node.step for key, node in nodes.items() if isinstance(node.step, GeneratorStep)}
+        known = {key: columns for key, step in sources.items() if (columns := source_columns(step)) is not None}
         if len(known) == len(sources):
             check_columns(list(nodes.values()), known)
 
@@ -265,36 +262,51 @@ class Pipeline:
 
     def _compiled(self, steps: Mapping[str, Step]) -> Flow[..., Any]:
         async def run_pipeline(**parameters: Any) -> Any:
-            settings = {name: parameters.pop(name) for name in ("use_cache", "max_failed_rows")}
+            settings = {each.name: parameters.pop(each.name) for each in self._settings()}
             return await self._finish(parameters, **settings)
 
         order = self._order()
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown = [inspect.Parameter(name, keyword, default=steps[name], annotation=type(steps[name])) for name in order]
         signed: Any = run_pipeline
-        signed.__signature__ = inspect.Signature(
-            [
-                *shown,
-                inspect.Parameter("use_cache", keyword, default=self.use_cache, annotation=bool),
-                inspect.Parameter(
-                    "max_failed_rows", keyword, default=self.max_failed_rows, annotation=Annotated[float, Field(ge=0)]
-                ),
-            ]
-        )
+        signed.__signature__ = inspect.Signature([*shown, *self._settings()])
         run_pipeline.__annotations__ = {each.name: each.annotation for each in shown}
         run_pipeline.__name__ = snake_case(self.name.replace("-", "_").replace(" ", "_"))
         run_pipeline.__doc__ = self._document(order)
         return Flow(run_pipeline, name=self.name)
 
+    def _settings(self) -> list[inspect.Parameter]:
+        """The parameters of the flow besides its steps."""
+        every: list[tuple[str, Any, Any]] = [
+            ("use_cache", self.use_cache, bool),
+            ("max_failed_rows", self.max_failed_rows, Annotated[float, Field(ge=0)]),
+            ("approve_cost_above", None, Annotated[float | None, Field(ge=0)]),
+            ("finish_online_below", 0, Annotated[int, Field(ge=0)]),
+        ]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return [inspect.Parameter(name, keyword, default=value, annotation=kind) for name, value, kind in every]
+
     def _document(self, order: Sequence[str]) -> str:
         lines = [
             f"    {name}: {(inspect.getdoc(type(self.steps[name])) or '').partition(chr(10))[0]}" for name in order
         ]
-        lines.append("    use_cache: Take answers of earlier runs with the same requests.")
-        lines.append("    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.")
+        lines += [
+            "    use_cache: Take answers of earlier runs with the same requests.",
+            "    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.",
+            "    approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval.",
+            "    finish_online_below: Of offline batches: fewer requests are sent online, in place of a job.",
+        ]
         return f"{self.description or self.name}\n\nArgs:\n" + "\n".join(lines)
 
-    async def _finish(self, steps: Mapping[str, Step], *, use_cache: bool, max_failed_rows: float) -> Any:
+    async def _finish(
+        self,
+        steps: Mapping[str, Step],
+        *,
+        use_cache: bool,
+        max_failed_rows: float,
+        approve_cost_above: float | None,
+        finish_online_below: int,
+    ) -> Any:
         nodes = self._nodes(steps, use_cache=use_cache)
         followed = {before for name in self.steps for before in self.edges[name] if name in nodes}
         savers = {name: step for name, step in steps.items() if isinstance(step, Saver)}
@@ -304,7 +316,8 @@ class Pipeline:
             before = self.edges[name][0]
             leaves[before] = Rows(nodes[before])
             targets[before] = saver
-        datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows)
+        batches = BatchSettings(approve_cost_above, finish_online_below)
+        datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows, batches=batches)
         return datasets if len(datasets) > 1 else next(iter(datasets.values()))
 
     def _nodes(self, steps: Mapping[str, Step], *, use_cache: bool = True) -> dict[str, Node]:
@@ -317,7 +330,7 @@ class Pipeline:
             step = named(steps[name], name)
             if isinstance(step, Saver):
                 continue
-            if isinstance(step, GeneratorStep):
+            if makes_rows(step):
                 nodes[name] = load(step, use_cache=use_cache, shard_rows=shard_rows, storage=self.storage).node
                 continue
             before = tuple(nodes[each] for each in self.edges[name] if each in nodes)

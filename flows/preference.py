@@ -30,6 +30,8 @@ async def preference(
     target: Target = SaveToDisk(name="target", path="data/preference"),
     use_cache: bool = True,
     max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
+    approve_cost_above: Annotated[float | None, Field(ge=0)] = None,
+    finish_online_below: Annotated[int, Field(ge=0)] = 0,
 ) -> Any:
     """Make a preference dataset: answers are generated, rated by a judge, and the best and worst kept as a pair.
 
@@ -40,9 +42,17 @@ async def preference(
         target: Where the dataset goes.
         use_cache: Take answers of earlier runs with the same requests. Off: a fresh dataset from the same prompts.
         max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
+        approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
+        finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
     """
     rows = load(source, use_cache=use_cache)
     rows = text_generation.map(rows)
     rows = ultrafeedback.map(rows)
     rows = FormatTextGenerationDPO().map(rows)
-    return await save(rows, target, max_failed_rows=max_failed_rows)
+    return await save(
+        rows,
+        target,
+        max_failed_rows=max_failed_rows,
+        approve_cost_above=approve_cost_above,
+        finish_online_below=finish_online_below,
+    )

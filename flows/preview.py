@@ -39,7 +39,7 @@ def preview(
         outcome = call(**values)
         if inspect.iscoroutine(outcome):
             run_anywhere(outcome)
-    return {name: prompts for run in started for name, prompts in run.prompts.items()}
+    return {name: run.prompts[name] for run in started for name in run.progress if name in run.prompts}
 
 
 def dry_run(flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, rows: int = 2) -> Any:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from flows.costs import UNKNOWN, cost_of_rows, cost_of_run
+from flows.markdown import markdown_table
 from flows.run import Run, StepProgress
-from flows.shards import Work
+from flows.shards import Tokens, Work
+from llms.base import AsyncLLM
+from tasks.base import ModelStep
 
 MOST_REASONS = 20
+COST_NOTE = (
+    "Requests, tokens and cost are those of all answers in the rows; in brackets what this run itself sent and spent."
+    f" Cost is in US dollars, at the provider's list price, {UNKNOWN} where that isn't known."
+)
 
 
 def progress_line(progress: StepProgress) -> str:
@@ -20,6 +28,9 @@ def progress_line(progress: StepProgress) -> str:
         parts.append(f"{progress.failed:,} rows failed")
     if progress.reused:
         parts.append(f"{progress.reused:,} of {progress.shards:,} shards from the cache")
+    answerer = progress.step.answerer if isinstance(progress.step, ModelStep) else None
+    if isinstance(answerer, AsyncLLM) and (trouble := answerer.trouble()):
+        parts.append(trouble)
     return f"{progress.name}: {', '.join(parts)}"
 
 
@@ -28,14 +39,21 @@ def total_work(run: Run) -> Work:
 
 
 def summary_lines(run: Run) -> list[str]:
-    """The run in a few lines for a terminal: steps, requests, tokens, time, failures."""
+    """The run in a few lines for a terminal: steps, what it sent and spent, what its rows took, failures."""
+    steps = list(run.progress.values())
+    lines = [progress_line(progress) for progress in steps]
     work = total_work(run)
-    lines = [progress_line(progress) for progress in run.progress.values()]
-    lines.append(
-        f"{work.sent:,} requests sent, {work.input_tokens:,} input and {work.output_tokens:,} output tokens,"
-        f" {time.time() - run.started:.1f} s"
-    )
+    spent = _amounts(work.sent, cost_of_run(steps).known)
+    lines.append(f"{work.sent.requests:,} requests sent, {spent}, {time.time() - run.started:.1f} s")
+    if work.all != work.sent:
+        taken = _amounts(work.all, cost_of_rows(steps).known)
+        lines.append(f"with the answers of earlier runs: {work.all.requests:,} requests, {taken}")
     return [*lines, *(f"failed: {line}" for line in failure_lines(run))]
+
+
+def _amounts(tokens: Tokens, cost: str) -> str:
+    text = f"{tokens.input_tokens:,} input and {tokens.output_tokens:,} output tokens"
+    return f"{text}, {cost}" if cost else text
 
 
 def failure_lines(run: Run) -> list[str]:
@@ -61,9 +79,9 @@ def report_markdown(run: Run) -> str:
     total = StepProgress("", next(iter(run.progress.values())).step) if run.progress else None
     if total is not None:
         total.work = total_work(run)
-        rows.append(["**all**", "–", "–", *numbers_of(total)[2:4], "–"])
-    header = ["Step", "Rows", "Failed", "Requests (sent now)", "Tokens in / out", "Shards (cached)"]
-    parts = [outcome, "## Steps", markdown_table(header, rows)]
+        rows.append(["**all**", "–", "–", *numbers_of(total)[2:4], cost_cell(list(run.progress.values())), "–"])
+    header = ["Step", "Rows", "Failed", "Requests (sent now)", "Tokens in / out", "Cost (spent now)", "Shards (cached)"]
+    parts = [outcome, "## Steps", markdown_table(header, rows), COST_NOTE]
     reasons = [[step, kind, message, f"{count:,}"] for step, kind, message, count in failures(run)[:MOST_REASONS]]
     if reasons:
         parts += ["## Failed rows", markdown_table(["Step", "Error", "Reason", "Rows"], reasons)]
@@ -72,22 +90,20 @@ def report_markdown(run: Run) -> str:
     return "\n\n".join(parts)
 
 
+def cost_cell(steps: Sequence[StepProgress]) -> str:
+    """What the rows of steps cost, and what this run spent on them where that's another amount."""
+    rows, spent = str(cost_of_rows(steps)), str(cost_of_run(steps))
+    return rows if rows in {spent, UNKNOWN} else f"{rows} ({spent})"
+
+
 def numbers_of(progress: StepProgress) -> list[str]:
     """A step's numbers for the report's table."""
     work = progress.work
     return [
         f"{progress.rows_out:,}",
         f"{progress.failed:,}" if progress.failed else "–",
-        f"{work.requests:,} ({work.sent:,})" if work.requests else "–",
-        f"{work.input_tokens:,} / {work.output_tokens:,}" if work.requests else "–",
+        f"{work.all.requests:,} ({work.sent.requests:,})" if work.all.requests else "–",
+        f"{work.all.input_tokens:,} / {work.all.output_tokens:,}" if work.all.requests else "–",
+        cost_cell([progress]),
         f"{progress.shards:,} ({progress.reused:,})",
     ]
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

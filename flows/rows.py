@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import posixpath
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from flows.digest import digest
 from flows.run import SHARD_ROWS, Run, current_run, named
 from flows.shards import ShardRef
+from tasks.generators import GeneratorTask, SeedRows, makes_rows
 from tasks.steps import GeneratorStep, Step
 
 AHEAD = 8
@@ -80,6 +83,16 @@ class Node:
             self.shard_rows = self.upstream[0].shard_rows
         self.run.keep(self)
 
+    def folder(self, *parts: str) -> str:
+        """Where its shards are kept: by its name, what decides its rows, and, without a cache, the run."""
+        decides = digest({"name": self.name, **self.step.identity()})
+        fresh = () if self.use_cache else (f"run-{self.run.id}",)
+        return self.run.storage.path("steps", self.name, decides, *fresh, *parts)
+
+    def shard_path(self, place: int, inputs: Sequence[ShardRef]) -> str:
+        """Where its shard made from `inputs` is kept."""
+        return posixpath.join(self.folder(f"{place:08d}"), f"{digest_of_inputs(inputs)}.parquet")
+
     def ancestry(self) -> list[Node]:
         """This node and all before it, those before first."""
         found: dict[int, Node] = {}
@@ -87,6 +100,30 @@ class Node:
             found.update({id(each): each for each in node.ancestry()})
         found[id(self)] = self
         return list(found.values())
+
+
+def digest_of_inputs(inputs: Sequence[ShardRef]) -> str:
+    """A digest of the shards that a shard is made from."""
+    return digest([ref.digest for ref in inputs])
+
+
+async def aligned(node: Node) -> AsyncIterator[tuple[int, list[ShardRef]]]:
+    """The shards of all upstream nodes, place by place. A routed node has no shard at some places."""
+    readers = [cast("Stream", before.stream).read() for before in node.upstream]
+    heads = [await _next(reader) for reader in readers]
+    while any(head is not None for head in heads):
+        place = min(head[0] for head in heads if head is not None)
+        refs = [head[1] for head in heads if head is not None and head[0] == place]
+        if node.route is None or node.route(place):
+            yield place, refs
+        heads = [
+            await _next(reader) if head is not None and head[0] == place else head
+            for reader, head in zip(readers, heads, strict=True)
+        ]
+
+
+async def _next(reader: AsyncIterator[tuple[int, ShardRef]]) -> tuple[int, ShardRef] | None:
+    return await anext(reader, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +139,7 @@ class Rows:
             step: a Task or another Step.
             others: for a step that takes several inputs, the rows of the further ones.
         """
-        if isinstance(step, GeneratorStep):
+        if makes_rows(step):
             raise TypeError(f"{step.name!r} makes rows and takes none; use load({step.name})")
         run = self.node.run
         name = run.name_for(step.name)
@@ -110,7 +147,7 @@ class Rows:
 
 
 def load(
-    source: GeneratorStep | list[dict[str, Any]] | Any,
+    source: GeneratorStep | GeneratorTask | list[dict[str, Any]] | Any,
     *,
     use_cache: bool = True,
     shard_rows: int = SHARD_ROWS,
@@ -119,15 +156,23 @@ def load(
     """The rows of a source, lazily.
 
     Args:
-        source: a loader, or rows themselves: a list of dicts, a `datasets.Dataset`, a pandas frame.
+        source: a loader, a Task that makes rows, or rows themselves: a list of dicts, a `datasets.Dataset`, a
+            pandas frame.
         use_cache: take answers of earlier runs with the same requests; off for a fresh dataset from the
             same prompts. A run's own retries never ask twice either way.
-        shard_rows: rows per shard, which is a Prefect task run per step.
+        shard_rows: the most rows of a shard, which is a Prefect task run per step. The first ones have fewer.
         storage: where shards are kept: a folder or an fsspec address. Default: STILLFLOW_STORAGE, or `~/.stillflow`.
     """
     from tasks.loaders import make_generator_step
 
-    step = source if isinstance(source, GeneratorStep) else make_generator_step(source)
     run = current_run(storage)
-    name = run.name_for(step.name)
-    return Rows(Node(run, name, named(step, name), use_cache=use_cache, shard_rows=shard_rows))
+
+    def root(step: GeneratorStep) -> Node:
+        name = run.name_for(step.name)
+        return Node(run, name, named(step, name), use_cache=use_cache, shard_rows=shard_rows)
+
+    if not isinstance(source, GeneratorTask):
+        return Rows(root(source if isinstance(source, GeneratorStep) else make_generator_step(source)))
+    name = run.name_for(source.name)
+    task = cast("GeneratorTask", named(source, name))
+    return Rows(Node(run, name, task, (root(SeedRows(task=task)),)))

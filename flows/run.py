@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from flows.jobs import Jobs
 from flows.shards import ShardRef, Work
-from flows.storage import Storage, storage_at
+from flows.storage import STORAGE_VARIABLE, Storage, StorageError, storage_at
+from flows.window import Window
 from llms.parameters import Configurable, set_quietly
 from tasks.steps import Step
 
@@ -36,15 +39,22 @@ class StepProgress:
     work: Work = field(default_factory=Work)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """Rows that failed here, by error type and message."""
+    run_id: str = ""
 
-    def add(self, ref: ShardRef, rows_in: int, *, reused: bool) -> None:
-        """Count a finished shard. What it took to make it now is counted as it goes."""
+    def add(self, ref: ShardRef, rows_in: int, *, reused: bool, known: bool = False) -> None:
+        """Count a finished shard. What it took to make it in this pass is counted as it goes.
+
+        Args:
+            reused: it was there before this attempt.
+            known: an earlier pass of this attempt made it.
+        """
         self.rows_in += rows_in
         self.rows_out += ref.rows
         self.shards += 1
         self.reused += reused
-        if reused:
-            self.work += Work(ref.work.requests, 0, ref.work.input_tokens, ref.work.output_tokens)
+        if reused or known:
+            # An earlier attempt of this run may have made it, and this run paid for it then.
+            self.work += ref.work if is_of_run(ref.attempt, self.run_id) else ref.work.of_another_run()
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,33 @@ class Limits:
     """Whether the LLMs are asked; otherwise only the prompts are shown."""
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a run goes about its batch jobs."""
+
+    approve_cost_above: float | None = None
+    """Dollars. Above, the run is suspended before it submits, until a person agrees."""
+    finish_online_below: int = 0
+    """Fewer requests than this are sent online, in place of a job."""
+
+
 limits_of_run: ContextVar[Limits | None] = ContextVar("limits_of_run", default=None)
 progress_listener: ContextVar[Callable[[Run], None] | None] = ContextVar("progress_listener", default=None)
 """Called a few times a second with the run: for a progress bar."""
 run_started: ContextVar[Callable[[Run], None] | None] = ContextVar("run_started", default=None)
 """Called once with every run that starts."""
+
+
+class Elsewhere(Protocol):
+    """Where a run's shards are worked on, if not in its own process: see `flows.spread`."""
+
+    def window(self) -> Window:
+        """Lets as many shards of a step out as suits it."""
+        ...
+
+    async def shard_of(self, node: Any, place: int, refs: Sequence[ShardRef]) -> tuple[ShardRef, bool]:
+        """A step's shard from its inputs' shards, and whether it was there before."""
+        ...
 
 
 @dataclass(eq=False)
@@ -71,17 +103,51 @@ class Run:
     attempt: str
     storage: Storage
     flow_name: str = ""
+    flow_run: str = ""
+    """Id of its Prefect flow run; empty outside of any."""
+    run_count: int = 0
+    """How often Prefect started the flow run."""
+    deployed: bool = False
+    """Whether Prefect can start it again, in another process."""
+    child: bool = False
+    """Whether another flow run started it: Prefect suspends no such run."""
+    url: str = ""
+    """Its page in the Prefect UI."""
+    artifacts: dict[str, str] = field(default_factory=dict[str, str])
+    """The ids of those that are kept up to date."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by one `save` or `collect` at a time: they may have steps in common."""
     started: float = field(default_factory=time.time)
     names: Counter[str] = field(default_factory=Counter[str])
     _kept: list[object] = field(default_factory=list[object])
+    asking: set[Callable[[StorageError], None]] = field(default_factory=set[Callable[[StorageError], None]])
+    """Of each shard whose rows are being asked for: how to stop that."""
     progress: dict[str, StepProgress] = field(default_factory=dict[str, StepProgress])
     prompts: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     """What would be asked, by step, where only the prompts are shown."""
     limits: Limits | None = None
+    spread: Elsewhere | None = None
+    """The cluster that its shards are worked on by; None: this process."""
     saved: list[str] = field(default_factory=list[str])
     """Where its datasets were saved."""
+    saved_before: dict[str, str] = field(default_factory=dict[str, str])
+    """A digest of the rows that each target got, by the last step."""
     problem: str = ""
     """Why it ended without them."""
+    passes: int = 0
+    """How often this attempt went through its steps before: it waited for batches in between."""
+    batches: BatchSettings = field(default_factory=lambda: BatchSettings())
+    dollars: float = 0.0
+    """The estimates of what it submitted to batch jobs."""
+    approved: float = 0.0
+    """Dollars that a person agreed to."""
+    approved_unpriced: bool = False
+    """Whether a person agreed to requests whose price isn't known."""
+
+    @property
+    def own_id(self) -> str:
+        """What its attempts begin with: its id, unless it completes another run's rows."""
+        return self.attempt.partition(":")[0]
 
     def keep(self, node: object) -> None:
         """Hold a node of the graph, which holds this run: they live as long as any of them is in use."""
@@ -93,7 +159,57 @@ class Run:
         return name if self.names[name] == 1 else f"{name}-{self.names[name]}"
 
     def progress_of(self, name: str, step: Step) -> StepProgress:
-        return self.progress.setdefault(name, StepProgress(name, step))
+        return self.progress.setdefault(name, StepProgress(name, step, run_id=self.own_id))
+
+
+def is_of_run(attempt: str, run_id: str) -> bool:
+    """Whether an attempt is one of that run."""
+    return attempt.partition(":")[0] == run_id
+
+
+STORAGE_LABEL = "stillflow.storage"
+"""On a flow run that waited: where it left its rows."""
+RESUBMITS = "resubmits:"
+"""In a flow run's tag: the run whose rows it completes."""
+LEFT_BY_LABEL = "stillflow.left_by"
+"""On such a flow run: the one that left its rows in the storage, if it waited."""
+
+
+def completed_by(flow_run: Any) -> str | None:
+    """The id of the run whose rows a flow run completes; None for one that completes none but its own."""
+    return next((tag.removeprefix(RESUBMITS) for tag in flow_run.tags if tag.startswith(RESUBMITS)), None)
+
+
+def resume(run: Run, flow_run: Any) -> None:
+    """Make `run` go on where its flow run left to wait, or where the run did that it completes.
+
+    Raises:
+        StorageError: this machine doesn't see what it left.
+    """
+    from prefect.utilities.urls import url_for
+
+    run.id = completed_by(flow_run) or run.id
+    run.flow_run = str(flow_run.id)
+    run.run_count = flow_run.run_count
+    run.deployed = flow_run.deployment_id is not None
+    run.child = flow_run.parent_task_run_id is not None
+    run.url = url_for(flow_run) or ""
+    note = Jobs(run.storage).note_of(str(flow_run.id))
+    left, left_by = flow_run.labels.get(STORAGE_LABEL), flow_run.labels.get(LEFT_BY_LABEL)
+    if note is None and left is not None and (left_by is None or Jobs(run.storage).note_of(left_by) is None):
+        raise StorageError(
+            f"this run waited for batches and left its rows in {left!r}, which isn't what this machine has at"
+            f" {run.storage.root!r}; set {STORAGE_VARIABLE} to the same storage on every machine, and retry the run"
+        )
+    if note is None:
+        return
+    run.approved = note.approved
+    run.approved_unpriced = note.approved_unpriced
+    run.artifacts = note.artifacts
+    if flow_run.run_count == note.run_count + 1:
+        run.attempt = note.attempt
+        run.saved_before = note.saved
+        run.passes = 1
 
 
 _runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
@@ -107,19 +223,20 @@ def current_run(storage: str | None) -> Run:
     flow_run = context.flow_run if context else None
     new = uuid.uuid4().hex
     limits = limits_of_run.get()
-    attempt = f"{flow_run.id}:{flow_run.run_count}" if flow_run else new
-    known = _runs.get(attempt)
+    this = f"{flow_run.id}:{flow_run.run_count}" if flow_run else new
+    known = _runs.get(this)
     if known is not None:
         return known
     run = Run(
         id=str(flow_run.id) if flow_run else new,
-        attempt=attempt,
+        attempt=this,
         storage=storage_at(storage) if limits is None or limits.ask else Storage(f"memory://preview-{new}"),
         flow_name=context.flow.name if context and context.flow else "",
         limits=limits,
     )
     if flow_run:
-        _runs[attempt] = run
+        resume(run, flow_run)
+        _runs[this] = run
     listener = run_started.get()
     if listener is not None:
         listener(run)

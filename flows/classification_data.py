@@ -1,0 +1,58 @@
+"""Classification data: a model thinks of classification tasks, and writes a labelled text for each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from flows.parameters import flow
+from flows.results import MAX_FAILED_ROWS, save
+from flows.rows import load
+from llms import OpenAILLM, ParameterError
+from tasks import EmbeddingTaskGenerator, GenerateTextClassificationData, SaveToDisk
+from tasks.savers import Target
+
+
+@flow(name="classification-data")
+async def classification_data(
+    embedding_task_generator: EmbeddingTaskGenerator = EmbeddingTaskGenerator(
+        llm=OpenAILLM(model="gpt-4o", generation_kwargs={"temperature": 1.0}),
+        category="text-classification",
+        flatten_tasks=True,
+        output_mappings={"model_name": "task_model"},
+    ),
+    generate_text_classification_data: GenerateTextClassificationData = GenerateTextClassificationData(
+        llm=OpenAILLM(model="gpt-4o-mini", generation_kwargs={"temperature": 1.0})
+    ),
+    target: Target = SaveToDisk(name="target", path="data/classification-data"),
+    use_cache: bool = True,
+    max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
+    approve_cost_above: Annotated[float | None, Field(ge=0)] = None,
+    finish_online_below: Annotated[int, Field(ge=0)] = 0,
+) -> Any:
+    """Make texts to train a classifier or an embedding model: each with its label and with one that only seems to fit.
+
+    Args:
+        embedding_task_generator: Who thinks of the tasks. A text is made for each: requests times tasks per request.
+        generate_text_classification_data: Who writes the texts, in which language and style.
+        target: Where the dataset goes.
+        use_cache: Take answers of earlier runs with the same requests. Off: fresh tasks and texts.
+        max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
+        approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
+        finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
+    """
+    if embedding_task_generator.category != "text-classification":
+        raise ParameterError(
+            f"embedding_task_generator.category: this flow writes texts for 'text-classification', got"
+            f" {embedding_task_generator.category!r}; for other categories, write a flow with their Task"
+        )
+    rows = load(embedding_task_generator, use_cache=use_cache)
+    rows = generate_text_classification_data.map(rows)
+    return await save(
+        rows,
+        target,
+        max_failed_rows=max_failed_rows,
+        approve_cost_above=approve_cost_above,
+        finish_online_below=finish_online_below,
+    )
