@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test test-quick lint bench ui setup setup-dev lock clean
+.PHONY: run test test-quick lint bench bench-batches ui gallery setup setup-dev lock clean
 
 run: setup
 ifeq ($(strip $(OPENAI_API_KEY)),)
@@ -31,8 +31,14 @@ lint: setup-dev
 bench: setup-dev
 	$(BIN)/python -m tests.benchmarks
 
+bench-batches: setup-dev
+	$(BIN)/python -m tests.benchmarks.batches
+
 ui: setup
 	$(BIN)/python -m deployments.ui
+
+gallery: setup
+	$(BIN)/python -m deployments.gallery
 
 setup: $(VENV)/.runtime
 
@@ -51,11 +57,13 @@ $(BIN)/python:
 		|| { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Exact versions with hashes, and without addresses, from pyproject.toml.
+# Exact versions with hashes, and without addresses, from pyproject.toml. The tests need all extras but `local`: torch is large.
+EXTRAS := argilla azure clustering dask dedup images ray redis s3 truncation vectors
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 lock: setup-dev
 	$(LOCK) --output-file requirements.lock
-	$(LOCK) --group dev --all-extras --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --extra dask --extra redis --extra s3 --constraint requirements.lock --output-file requirements-machines.lock
+	$(LOCK) --group dev $(addprefix --extra ,$(EXTRAS)) --constraint requirements-machines.lock --output-file requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) data .pytest_cache .ruff_cache .hypothesis

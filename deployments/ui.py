@@ -18,6 +18,7 @@ logger = logging.getLogger("stillflow")
 
 PORT = 4200
 SECONDS_TO_START = 60
+LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
 
 
 def main() -> None:
@@ -45,7 +46,11 @@ def start_server(stack: ExitStack) -> str:
     if is_up(api):
         return api
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(PORT)]
-    server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    # In memory, the places of a shared limit would be forgotten with the server, and stay taken.
+    environment = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES_ON_DISK, **os.environ}
+    server = stack.enter_context(
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    )
     stack.callback(server.terminate)
     logger.info("starting a Prefect server on port %d ...", PORT)
     for _ in range(SECONDS_TO_START):
