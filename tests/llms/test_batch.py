@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +19,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from llms import AuthenticationError, LLMError, OfflineBatchGenerationNotFinishedError, OpenAILLM
-from llms.batch import BatchRequest, request_keys
+from llms import (
+    AuthenticationError,
+    BadRequestError,
+    ContentFilterError,
+    ExpiredError,
+    GenerateOutput,
+    InvalidResponseError,
+    LLMError,
+    ModelNotFoundError,
+    OfflineBatchGenerationNotFinishedError,
+    OpenAILLM,
+    OverloadedError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from llms.batch import MARK, BatchLimits, BatchRequest, BatchResult, JobFile, JobStatus, JobWriter, request_keys
+from llms.batch_dialects import OPENAI
+from llms.errors import QueueFullError
 from llms.local_provider import LocalProvider
-from llms.openai import CHAT, jobs_of
+from llms.loop import run_sync
+from llms.openai import CHAT, result_from
+from tests.conftest import ROOT
 
 CAPITAL: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
 
@@ -222,21 +245,21 @@ def test_keys_differ_and_stay_the_same_when_inputs_are_added(contents: list[str]
 @given(st.lists(st.integers(1, 60), max_size=40))
 def test_jobs_keep_the_limits_of_size_and_number_and_lose_nothing(sizes: list[int]) -> None:
     requests = [BatchRequest(str(number), CHAT, {"x": "y" * size}) for number, size in enumerate(sizes)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llms.openai.MOST_REQUESTS_PER_JOB", 7)
-        patch.setattr("llms.openai.MOST_BYTES_PER_JOB", 500)
-        jobs = jobs_of(requests)
+    llm = OpenAILLM(model="gpt-4o")
+    with JobWriter(BatchLimits(requests=7, size=500), llm.batch_line) as writer:
+        files = [file for file in map(writer.add, requests) if file is not None] + writer.rest()
+        contents = [file.path.read_bytes() for file in files]
 
-    assert [json.loads(line)["custom_id"] for _, lines in jobs for line in lines] == [
-        each.custom_id for each in requests
-    ]
-    assert all(0 < len(lines) <= 7 and sum(len(line) + 1 for line in lines) <= 500 for _, lines in jobs)
+    keys = [each.custom_id for each in requests]
+    assert [json.loads(line)["custom_id"] for content in contents for line in content.splitlines()] == keys
+    assert [key for file in files for key in file.custom_ids] == keys
+    assert all(0 < content.count(b"\n") <= 7 and len(content) <= 500 for content in contents)
 
 
 def test_more_requests_than_a_job_takes_become_several_jobs(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llms.openai.MOST_REQUESTS_PER_JOB", 4)
+    monkeypatch.setattr(OpenAILLM, "batch_limits", BatchLimits(requests=4, size=200_000_000))
     provider.set(answers=ECHO, batch_max_requests=4)
     llm = batch_llm()
     jobs = submitted(llm, numbered(10))
@@ -251,7 +274,7 @@ def test_more_requests_than_a_job_takes_become_several_jobs(
 def test_where_one_of_several_jobs_cant_be_made_none_stays(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llms.openai.MOST_REQUESTS_PER_JOB", 4)
+    monkeypatch.setattr(OpenAILLM, "batch_limits", BatchLimits(requests=4, size=200_000_000))
     provider.set(faults=[{"path": "/batches", "after": 1, "times": 1, "status": 500}])
     llm = batch_llm()
 
@@ -331,7 +354,7 @@ def test_a_failed_job_is_told_with_the_providers_reason(provider: LocalProvider)
 def test_rows_of_a_failed_job_say_why_beside_those_of_a_finished_one(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llms.openai.MOST_REQUESTS_PER_JOB", 2)
+    monkeypatch.setattr(OpenAILLM, "batch_limits", BatchLimits(requests=2, size=200_000_000))
     llm = batch_llm()
     first, second = submitted(llm, numbered(4))
     provider.end_batch(first)
@@ -358,10 +381,309 @@ def test_looking_at_a_job_survives_failures_that_pass(provider: LocalProvider) -
 
 
 def test_a_cancelled_job_stops_at_the_provider(provider: LocalProvider) -> None:
-    from llms.loop import run_sync
-
     llm = batch_llm()
     (job,) = submitted(llm, [CAPITAL])
     run_sync(llm.cancel_job(job))
 
     assert provider.batches[0]["status"] in {"cancelling", "cancelled"}
+
+
+# The adapter: OpenAI's jobs in the terms that hold for every provider
+
+
+def job_of(llm: OpenAILLM, count: int = 1, metadata: dict[str, str] | None = None) -> JobStatus:
+    with llm.job_writer() as writer:
+        for number, chat in enumerate(numbered(count)):
+            writer.add(llm.batch_request(f"key-{number}", chat, 1))
+        (file,) = writer.rest()
+        return run_sync(llm.create_job(file, metadata or {}))
+
+
+def results_of(llm: OpenAILLM, job_id: str) -> dict[str, GenerateOutput | LLMError]:
+    async def read() -> list[BatchResult]:
+        return [each async for each in llm.job_results(job_id)]
+
+    return {each.custom_id: each.outcome for each in run_sync(read())}
+
+
+def ended(llm: OpenAILLM, job_id: str) -> JobStatus:
+    while True:
+        status = run_sync(llm.job_status(job_id))
+        if status.state != "waiting":
+            return status
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("validating", "waiting"),
+        ("in_progress", "waiting"),
+        ("finalizing", "waiting"),
+        ("cancelling", "waiting"),
+        ("completed", "ended"),
+        ("expired", "ended"),
+        ("cancelled", "ended"),
+        ("failed", "failed"),
+        # As others write them.
+        ("COMPLETED", "ended"),
+        ("Completed", "ended"),
+        ("canceled", "ended"),
+        # Words that aren't known are waited for.
+        ("PROGRESS", "waiting"),
+        ("in_queue", "waiting"),
+        ("resting", "waiting"),
+    ],
+)
+def test_every_status_of_a_job_has_its_state(status: str, state: str) -> None:
+    job = {"id": "batch_1", "status": status, "request_counts": {"total": 3, "completed": None, "failed": None}}
+
+    read = OpenAILLM(model="m")._status_from(job)
+
+    assert (read.state, read.status, read.total, read.answered) == (state, status.lower(), 3, 0)
+
+
+def test_a_job_that_failed_after_some_answers_has_results() -> None:
+    counts = {"total": 3, "completed": 2, "failed": 0}
+
+    assert OpenAILLM(model="m")._status_from({"id": "b", "status": "failed", "request_counts": counts}).state == "ended"
+
+
+def test_a_job_over_the_quota_of_tokens_may_be_submitted_again_and_tells_the_limit(provider: LocalProvider) -> None:
+    provider.set(batch_token_quota=7)
+    llm = batch_llm()
+
+    status = ended(llm, job_of(llm).id)
+
+    assert status.state == "failed"
+    assert isinstance(status.error, QueueFullError)
+    assert (status.error.limit, status.error.retryable, status.error.fatal) == (7, True, False)
+
+
+def test_a_job_for_a_model_that_isnt_there_ends_the_run(provider: LocalProvider) -> None:
+    provider.set(models=["another"])
+    llm = batch_llm()
+    job = job_of(llm)
+
+    status = ended(llm, job.id)
+
+    assert isinstance(status.error, ModelNotFoundError)
+    assert status.error.fatal
+    assert results_of(llm, job.id) == {}
+
+
+def test_of_a_job_that_failed_for_some_lines_these_alone_are_refused(provider: LocalProvider, tmp_path: Path) -> None:
+    llm = batch_llm()
+    body = {"model": "gpt-4o", "messages": CAPITAL}
+    without_model = {"messages": CAPITAL}
+    requests = [
+        BatchRequest("good", CHAT, body),
+        BatchRequest("without-model", CHAT, without_model),
+        BatchRequest("another-url", "/v1/embeddings", body),
+        BatchRequest("good-too", CHAT, body),
+    ]
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"\n".join(map(llm.batch_line, requests)))
+    job = run_sync(llm.create_job(JobFile(path, CHAT), {}))
+
+    status = ended(llm, job.id)
+    results = results_of(llm, job.id)
+
+    assert status.state == "failed"
+    assert "(line 2)" in status.message
+    assert {key: type(outcome).__name__ for key, outcome in results.items()} == {
+        "without-model": "BadRequestError",
+        "another-url": "BadRequestError",
+    }
+    assert "'model'" in str(results["without-model"])
+
+
+def test_jobs_are_listed_newest_first_beyond_the_first_page(provider: LocalProvider) -> None:
+    llm = batch_llm()
+    first = job_of(llm)
+    body = json.dumps(
+        {
+            "input_file_id": provider.batches[0]["input_file_id"],
+            "endpoint": CHAT,
+            "completion_window": "24h",
+        }
+    ).encode()
+    request = urllib.request.Request(f"{provider.base_url}/batches", body, {"Content-Type": "application/json"})
+    made = [first.id]
+    for _ in range(204):
+        with urllib.request.urlopen(request) as answer:
+            made.append(json.loads(answer.read())["id"])
+
+    async def listed() -> list[str]:
+        return [job.id async for job in llm.list_jobs()]
+
+    provider.clear()
+    assert run_sync(listed()) == made[::-1]
+    assert provider.stats.count("/batches") == 3
+
+
+def test_a_job_is_found_by_the_mark_in_its_metadata(provider: LocalProvider) -> None:
+    llm = batch_llm()
+    job = job_of(llm, metadata={MARK: "mine", "step": "text_generation"})
+    job_of(llm, metadata={MARK: "another"})
+
+    found = run_sync(llm.find_job("mine", job.created - 60, {}))
+
+    assert found is not None
+    assert found.id == job.id
+    assert found.metadata == {MARK: "mine", "step": "text_generation"}
+    assert run_sync(llm.find_job("none", job.created - 60, {})) is None
+
+
+def test_jobs_of_openai_from_before_the_time_given_arent_searched(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llms.openai.dialect_of", lambda url: OPENAI)
+    llm = batch_llm()
+    job = job_of(llm, metadata={MARK: "mine"})
+    job_of(llm)
+
+    assert run_sync(llm.find_job("mine", job.created + 3600, {})) is None
+
+
+def test_a_job_made_in_the_second_of_the_time_given_is_found(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llms.openai.dialect_of", lambda url: OPENAI)
+    llm = batch_llm()
+    job = job_of(llm, metadata={MARK: "mine"})
+    job_of(llm)
+
+    assert run_sync(llm.find_job("mine", job.created + 0.9, {})) is not None
+
+
+def test_deleting_a_job_removes_all_its_files_and_may_be_repeated(provider: LocalProvider) -> None:
+    llm = batch_llm()
+    job = job_of(llm, 4)
+    provider.end_batch(job.id, bad=[1])
+    names = ("input_file_id", "output_file_id", "error_file_id")
+    files = [provider.batches[0][name] for name in names]
+    assert all(files)
+
+    # One of them is gone already.
+    urllib.request.urlopen(urllib.request.Request(f"{provider.base_url}/files/{files[0]}", method="DELETE")).close()
+    run_sync(llm.delete_job(job.id))
+    run_sync(llm.delete_job(job.id))
+
+    with urllib.request.urlopen(f"{provider.base_url}/files") as answer:
+        assert json.loads(answer.read())["data"] == []
+
+
+@pytest.mark.parametrize("action", ["expire", "cancel"])
+def test_results_of_a_job_that_ended_early_are_in_both_files(provider: LocalProvider, action: Any) -> None:
+    provider.set(answers=ECHO)
+    llm = batch_llm()
+    job = job_of(llm, 10)
+    provider.end_batch(job.id, action, done_fraction=0.4)
+
+    results = results_of(llm, job.id)
+
+    answered = {key for key, outcome in results.items() if not isinstance(outcome, LLMError)}
+    assert answered == {f"key-{number}" for number in range(4)}
+    assert {type(results[f"key-{number}"]) for number in range(4, 10)} == {ExpiredError}
+
+
+def test_the_file_of_a_job_that_was_refused_isnt_left_behind(provider: LocalProvider) -> None:
+    provider.set(faults=[{"path": "/batches", "status": 400, "message": "no"}])
+
+    with pytest.raises(BadRequestError):
+        job_of(batch_llm())
+
+    assert provider.stats.count("/files/{id}", 200) == 1
+
+
+def test_the_file_stays_where_a_job_may_have_been_made(provider: LocalProvider) -> None:
+    provider.set(faults=[{"path": "/batches", "disconnect": True}])
+
+    with pytest.raises(InvalidResponseError):
+        job_of(batch_llm())
+
+    assert provider.stats.count("/files/{id}") == 0
+
+
+def test_answers_may_hold_characters_that_end_lines_elsewhere(provider: LocalProvider) -> None:
+    text = "one\u2028two\u2029three\x85four\x0bfive\x1csix\r\nseven"
+    provider.set(answers={"": text})
+    llm = batch_llm()
+    job = job_of(llm, 3)
+    provider.end_batch(job.id)
+
+    assert [outcome["generations"] for outcome in results_of(llm, job.id).values()] == [[text]] * 3  # pyright: ignore[reportIndexIssue]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ({}, LLMError),
+        ({"response": None, "error": None}, LLMError),
+        ({"response": {"status_code": 200, "body": {}}, "error": None}, LLMError),
+        ({"response": {"status_code": 200, "body": None}}, LLMError),
+        ({"response": {"status_code": 200, "body": {"object": "chat.completion"}}}, InvalidResponseError),
+        ({"response": {"status_code": 500, "body": "upstream failed"}}, OverloadedError),
+        ({"response": {"status_code": 400, "body": {"error": {"code": "content_filter"}}}}, ContentFilterError),
+        ({"response": {"status_code": 400, "body": '{"error": {"code": "content_filter"}}'}}, ContentFilterError),
+        ({"response": None, "error": {"code": "batch_expired", "message": "late"}}, ExpiredError),
+        ({"error": {"code": "timeout", "message": "Request timeout"}}, RequestTimeoutError),
+        ({"error": {"code": 429, "message": "slow down"}}, RateLimitError),
+        ({"error": {"code": "invalid_model", "message": "no"}}, LLMError),
+        ({"error": "in words alone"}, LLMError),
+        (
+            {"response": {"status_code": 200, "body": {"object": "list", "data": [{"embedding": [None]}]}}},
+            InvalidResponseError,
+        ),
+    ],
+)
+def test_a_line_without_an_answer_is_a_failure_of_its_row_alone(line: dict[str, Any], kind: type[LLMError]) -> None:
+    result = result_from({"custom_id": "a", **line})
+
+    assert result.custom_id == "a"
+    assert type(result.outcome) is kind
+
+
+def test_results_that_are_cut_off_can_be_asked_for_again() -> None:
+    with CutsFiles() as url:
+        llm = OpenAILLM(model="m", base_url=url)
+        with pytest.raises(InvalidResponseError, match="was cut before the answer was there"):
+            results_of(llm, "batch_1")
+
+
+@pytest.mark.slow
+def test_a_batch_of_50_000_requests_takes_less_than_300_mb() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.batch_memory"]
+
+    taken = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+    assert taken["results"] == 50_000
+    assert taken["bytes"] > 190_000_000
+    assert taken["read"] < 300
+
+
+class CutsFiles:
+    """A server that has one finished batch, and closes the connection within its results."""
+
+    def __enter__(self) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                is_file = self.path.endswith("/content")
+                job = {"id": "batch_1", "status": "completed", "output_file_id": "file-1"}
+                body = b'{"custom_id": "a", "resp' if is_file else json.dumps(job).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body) + 1000 * is_file))
+                self.end_headers()
+                self.wfile.write(body)
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()

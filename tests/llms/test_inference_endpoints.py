@@ -24,7 +24,9 @@ from llms import (
     ModelNotFoundError,
     ParameterError,
 )
-from llms.inference_endpoints import chat_url, error_from, is_of_hugging_face, proxy_for, text_url
+from llms.http import proxy_for
+from llms.inference_endpoints import chat_url, error_from, is_of_hugging_face, text_url
+from llms.limits import FIRST_ALLOWED
 from llms.local_provider import LocalProvider
 
 CHAT: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
@@ -358,7 +360,7 @@ def test_a_wrong_key_ends_everything_at_once(provider: LocalProvider) -> None:
         llm.generate_outputs(inputs=[CHAT] * 300)
 
     assert "nobody-may-see" not in str(raised.value)
-    assert provider.stats.count("/chat/completions") <= 32
+    assert provider.stats.count("/chat/completions") <= FIRST_ALLOWED
 
 
 def test_the_key_is_in_no_text_and_no_log(provider: LocalProvider, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -17,10 +20,21 @@ from llms import (
     LLMError,
     OpenAILLM,
     OverloadedError,
+    ProviderAwayError,
     RateLimitError,
     RequestTimeoutError,
 )
-from llms.limits import FIRST_ALLOWED, LONGEST_DELAY, RETRIES_BEFORE_FIRST_CONTACT, Limiter, delay, limiter_for, send
+from llms.limits import (
+    FIRST_ALLOWED,
+    LONGEST_DELAY,
+    LONGEST_PAUSE,
+    RETRIES_BEFORE_FIRST_CONTACT,
+    Limiter,
+    Ticket,
+    delay,
+    limiter_for,
+    send,
+)
 from llms.local_provider import LocalProvider
 
 
@@ -84,24 +98,24 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def full_limiter(allowed: int) -> Limiter:
+async def full_limiter(allowed: int) -> tuple[Limiter, list[Ticket]]:
     limiter = Limiter(ceiling=allowed)
-    limiter.in_flight = allowed
-    return limiter
+    return limiter, [await limiter.acquire() for _ in range(allowed)]
 
 
 def test_waiters_are_let_in_in_their_order() -> None:
     async def main() -> list[int]:
-        limiter, entered = full_limiter(1), []
+        limiter, (first,) = await full_limiter(1)
+        entered: list[int] = []
 
         async def enter(number: int) -> None:
-            await limiter.acquire()
+            ticket = await limiter.acquire()
             entered.append(number)
-            limiter.failed()
+            limiter.failed(ticket)
 
         waiting = [asyncio.create_task(enter(number)) for number in range(20)]
         await settled()
-        limiter.failed()
+        limiter.failed(first)
         await asyncio.gather(*waiting)
         assert limiter.in_flight == 0
         return entered
@@ -113,10 +127,10 @@ def test_waiters_are_let_in_in_their_order() -> None:
 @settings(deadline=None)
 def test_places_are_never_lost_and_never_made(steps: list[str]) -> None:
     async def main() -> None:
-        limiter, tasks = Limiter(ceiling=4), list[asyncio.Task[int]]()
-        inside = list[asyncio.Task[int]]()
+        limiter, tasks = Limiter(ceiling=4), list[asyncio.Task[Ticket]]()
+        inside = list[asyncio.Task[Ticket]]()
 
-        def take() -> int:
+        def take() -> Ticket:
             """The request that leaves next."""
             task = inside.pop(0)
             tasks.remove(task)
@@ -133,13 +147,8 @@ def test_places_are_never_lost_and_never_made(steps: list[str]) -> None:
             elif step == "settle":
                 await settled()
             elif step in {"leave", "refuse", "succeed"} and inside:
-                number = take()
-                actions = {
-                    "leave": limiter.failed,
-                    "succeed": limiter.succeeded,
-                    "refuse": lambda number=number: limiter.refused(number),
-                }
-                actions[step]()
+                actions = {"leave": limiter.failed, "succeed": limiter.succeeded, "refuse": limiter.refused}
+                actions[step](take())
             note_who_is_in()
             assert 0 <= limiter.in_flight <= 4
             assert 1 <= limiter.allowed <= 4
@@ -148,8 +157,7 @@ def test_places_are_never_lost_and_never_made(steps: list[str]) -> None:
         assert limiter.in_flight == len(inside)
         while any(not task.done() for task in tasks) or inside:
             assert inside, "somebody waits, and nobody is inside who could make place"
-            take()
-            limiter.failed()
+            limiter.failed(take())
             await settled()
             note_who_is_in()
         assert limiter.in_flight == 0
@@ -173,10 +181,10 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
 
 def test_a_waiter_cancelled_just_when_its_place_came_gives_it_on() -> None:
     async def main() -> None:
-        limiter = full_limiter(1)
+        limiter, (inside,) = await full_limiter(1)
         first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
         await settled()
-        limiter.failed()
+        limiter.failed(inside)
         first.cancel()
         await settled()
 
@@ -187,18 +195,83 @@ def test_a_waiter_cancelled_just_when_its_place_came_gives_it_on() -> None:
     asyncio.run(main())
 
 
-def test_refusals_of_one_episode_cut_once() -> None:
+def after(limiter: Limiter, tickets: Iterable[Ticket], taken: Callable[[Ticket], bool]) -> None:
+    """The requests come back: those refused first, as a provider refuses at once."""
+    for ticket in sorted(tickets, key=taken):
+        (limiter.succeeded if taken(ticket) else limiter.refused)(ticket)
+
+
+async def crowd(limiter: Limiter, count: int) -> list[Ticket]:
+    """So many requests under way, and more that wait."""
+    tickets = [await limiter.acquire() for _ in range(count)]
+    waiting = [asyncio.ensure_future(limiter.acquire()) for _ in range(200)]
+    _waiting.update(waiting)
+    await settled()
+    return tickets
+
+
+_waiting: set[asyncio.Future[Ticket]] = set()
+
+
+def test_an_episode_ends_with_what_the_provider_took_at_a_time() -> None:
     async def main() -> Limiter:
-        limiter = Limiter(ceiling=32)
-        numbers = [await limiter.acquire() for _ in range(32)]
-        for number in numbers:
-            limiter.refused(number)
+        limiter = Limiter(ceiling=50)
+        after(limiter, await crowd(limiter, 50), lambda ticket: ticket.level <= 30)
         return limiter
 
     limiter = asyncio.run(main())
 
-    assert limiter.refusals == 32
-    assert limiter.allowed == pytest.approx(32 * 0.7)
+    assert limiter.refusals == 20
+    assert limiter.allowed == 30
+
+
+def test_refusals_at_random_leave_the_number_as_it_is() -> None:
+    async def main() -> Limiter:
+        limiter = Limiter(ceiling=50)
+        after(limiter, await crowd(limiter, 50), lambda ticket: ticket.level % 10 != 5)
+        return limiter
+
+    limiter = asyncio.run(main())
+
+    assert limiter.refusals == 5
+    assert limiter.allowed == 50
+
+
+def test_a_provider_that_takes_less_than_half_gets_half_at_most() -> None:
+    async def main() -> Limiter:
+        limiter = Limiter(ceiling=50)
+        after(limiter, await crowd(limiter, 50), lambda ticket: ticket.level % 3 == 0)
+        return limiter
+
+    assert asyncio.run(main()).allowed == 16
+
+
+def test_the_number_grows_only_while_requests_want_more() -> None:
+    async def main() -> tuple[float, float]:
+        busy, idle = Limiter(ceiling=200), Limiter(ceiling=200)
+        after(busy, await crowd(busy, FIRST_ALLOWED), lambda _: True)
+        for _ in range(100):
+            idle.succeeded(await idle.acquire())
+        return busy.allowed, idle.allowed
+
+    busy, idle = asyncio.run(main())
+
+    assert busy == 2 * FIRST_ALLOWED
+    assert idle == FIRST_ALLOWED
+
+
+def test_a_lease_holds_back_and_gives_back_at_once() -> None:
+    async def main() -> list[int]:
+        limiter, seen = Limiter(ceiling=10), list[int]()
+        limiter.lease(2)
+        await crowd(limiter, 2)
+        for places in (2, 5, 3, None):
+            limiter.lease(places)
+            await settled()
+            seen.append(limiter.in_flight)
+        return seen
+
+    assert asyncio.run(main()) == [2, 5, 5, 10]
 
 
 @given(st.lists(st.booleans(), max_size=300))
@@ -207,11 +280,11 @@ def test_the_limit_stays_between_one_and_the_ceiling(answers: list[bool]) -> Non
     async def main() -> None:
         limiter = Limiter(ceiling=50)
         for good in answers:
-            number = await limiter.acquire()
+            ticket = await limiter.acquire()
             if good:
-                limiter.succeeded()
+                limiter.succeeded(ticket)
             else:
-                limiter.refused(number)
+                limiter.refused(ticket)
             assert 1 <= limiter.allowed <= 50
             assert limiter.in_flight == 0
 
@@ -269,16 +342,75 @@ def test_a_final_failure_is_raised_at_once(error: Exception) -> None:
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_provider_that_never_answered_is_tried_less_often() -> None:
-    never, once = (Requests(*[ConnectionFailedError("x")] * 10) for _ in range(2))
-    known = Limiter(10, reached=True)
+def test_an_address_that_never_answered_is_tried_a_few_times_only() -> None:
+    never = Requests(*[ConnectionFailedError("x")] * 10)
 
-    for requests, limiter in ((never, Limiter(10)), (once, known)):
-        with pytest.raises(ConnectionFailedError):
-            asyncio.run(send(requests, limiter, max_retries=6))
+    with pytest.raises(ConnectionFailedError):
+        asyncio.run(send(never, Limiter(10), max_retries=6))
 
     assert never.tries == 1 + RETRIES_BEFORE_FIRST_CONTACT
-    assert once.tries == 7
+
+
+# A provider that is away
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llms.limits.FIRST_PROBE", 0.01)
+    monkeypatch.setattr("llms.limits.LONGEST_PROBE", 0.05)
+    monkeypatch.setattr("llms.limits.SECONDS_BEFORE_A_WORD", 0.0)
+    monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.001)
+
+
+@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.parametrize("how", ["stopped", "down"])
+def test_a_provider_that_goes_away_is_waited_for_and_no_row_is_lost(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    with LocalProvider(latency=0.01) as provider, caplog.at_level(logging.WARNING, "llms.limits"):
+        llm = OpenAILLM(model="m", base_url=provider.base_url, max_retries=3, max_concurrent_requests=20)
+        llm.generate_outputs(chats(1))
+        provider.stop() if how == "stopped" else provider.set(up=False)
+        back = threading.Timer(1.0, provider.start if how == "stopped" else lambda: provider.set(up=True))
+        back.start()
+        outputs = llm.generate_outputs(chats(100))
+        back.join()
+
+        assert all(output["generations"][0] for output in outputs)
+        # One at a time found out, once the first ones had failed.
+        assert provider.stats.count("/chat/completions", 503) <= 60
+    assert "doesn't answer" in caplog.text
+    assert "answers again, after 1 s" in caplog.text
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_a_provider_that_stays_away_ends_the_run_with_the_way_out() -> None:
+    with LocalProvider() as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, outage_timeout=0.3, max_retries=3)
+        llm.generate_outputs(chats(1))
+        provider.set(up=False)
+
+        with pytest.raises(ProviderAwayError, match="hasn't answered for 0 s .*OverloadedError.*outage_timeout"):
+            llm.generate_outputs(chats(50))
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_where_outages_are_not_waited_for_the_last_failure_is_raised_after_the_retries() -> None:
+    down = Requests(*[ConnectionFailedError("x")] * 10)
+
+    with pytest.raises(ConnectionFailedError):
+        asyncio.run(send(down, Limiter(10, reached=True, outage_timeout=0.0), max_retries=2))
+
+    assert down.tries == 3
+
+
+@pytest.mark.usefixtures("quick_probes")
+def test_a_row_that_alone_fails_is_no_outage() -> None:
+    poison = {"match": "number 7\\D", "status": 500, "message": "Poison."}
+    with LocalProvider(faults=[poison]) as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, max_retries=3)
+        outputs = llm.generate_outputs(chats(60))
+
+        assert [number for number, output in enumerate(outputs) if output["generations"] == [None]] == [7]
+        assert "Poison" in outputs[7]["error"]["message"]
 
 
 def test_a_fatal_failure_ends_those_that_wait_but_not_those_that_come_later() -> None:
@@ -326,4 +458,4 @@ def test_the_wait_is_what_was_asked_for_or_grows_up_to_a_bound(retries: int, ret
     if retry_after is None:
         assert 0 < wait <= LONGEST_DELAY
     else:
-        assert min(retry_after, 300) <= wait <= min(retry_after, 300) + 0.1
+        assert min(retry_after, LONGEST_PAUSE) <= wait <= min(retry_after, LONGEST_PAUSE) + 0.1

@@ -77,6 +77,10 @@ def test_an_instance_fits_its_schema(schema: object) -> None:
         check(schema, bytes([number]))
 
 
+def test_a_text_that_is_to_be_an_object_is_one() -> None:
+    assert instance({"type": "string", "description": "A JSON object: the arguments."}, b"1") == "{}"
+
+
 class Paragraph(BaseModel):
     kind: Literal["paragraph"]
     text: str = Field(min_length=3, max_length=50)

@@ -272,7 +272,9 @@ def test_a_server_that_gives_fewer_generations_is_asked_for_the_rest() -> None:
 
 
 class AnswersOnce:
-    """A server that knows no `n`: every answer has one choice, the number of the request."""
+    """A server that knows no `n`: every answer has one choice, the number of the request. It keeps the headers."""
+
+    headers: list[dict[str, str]]
 
     def __enter__(self) -> str:
         import threading
@@ -280,9 +282,11 @@ class AnswersOnce:
         from itertools import count
 
         numbers = count(1)
+        headers = self.headers = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.rfile.read(int(self.headers["Content-Length"]))
                 choice = {"index": 0, "message": {"role": "assistant", "content": str(next(numbers))}}
                 usage = {"prompt_tokens": 2, "completion_tokens": 1}
@@ -302,6 +306,36 @@ class AnswersOnce:
     def __exit__(self, *error: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def test_a_request_carries_what_the_sdk_sends_of_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openai
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj_1")
+    own = {"X-Team": "data"}
+    server = AnswersOnce()
+    with server as url:
+        one(OpenAILLM(model="m", base_url=url, organization="org_1", default_headers=own))
+        sdk = openai.OpenAI(base_url=url, organization="org_1", default_headers=own)
+        sdk.chat.completions.create(model="m", messages=CHAT)
+    ours, theirs = server.headers
+
+    for name in ("authorization", "openai-organization", "openai-project", "x-team", "accept", "content-type"):
+        assert ours[name] == theirs[name] != ""
+
+
+@pytest.mark.parametrize("exempt", ["", "example.com"])
+def test_the_environments_proxy_is_used(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
+    monkeypatch.setenv("http_proxy", provider.base_url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", exempt)
+    llm = OpenAILLM(model=f"by-proxy-{exempt}", base_url="http://example.com:1/v1", max_retries=0, timeout=2)
+
+    if exempt:
+        with pytest.raises(ConnectionFailedError):
+            one(llm)
+    else:
+        assert one(llm)["generations"]
 
 
 # Structured output

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr, TypeAdapter, validate_call
 
-from llms import AnyLLM, InferenceEndpointsLLM, OpenAILLM, ParameterError, RuntimeParameter
+from llms import AnthropicLLM, AnyLLM, InferenceEndpointsLLM, OpenAILLM, ParameterError, RuntimeParameter
 from llms.parameters import Aside, Configurable, argument_descriptions, short, signature_model
 
 
@@ -218,10 +218,16 @@ def test_the_form_of_a_field_shows_one_tab_per_provider() -> None:
     schema = TypeAdapter(AnyLLM).json_schema()
 
     tabs = [tab.get("$ref", tab.get("title")) for tab in schema["anyOf"]]
-    assert [tab.rpartition("/")[2] for tab in tabs] == ["OpenAILLM", "InferenceEndpointsLLM", "Your own"]
+    assert [tab.rpartition("/")[2] for tab in tabs] == [
+        "OpenAILLM",
+        "AzureOpenAILLM",
+        "AnthropicLLM",
+        "InferenceEndpointsLLM",
+        "Your own",
+    ]
 
 
-@pytest.mark.parametrize("kind", [OpenAILLM, InferenceEndpointsLLM])
+@pytest.mark.parametrize("kind", [OpenAILLM, AnthropicLLM, InferenceEndpointsLLM])
 def test_a_form_asks_for_no_secret_and_requires_nothing(kind: type[BaseModel]) -> None:
     schema = kind.model_json_schema()
 
