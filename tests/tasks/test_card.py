@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.card import RunRecord, StepRecord, dataset_card, duration, size_category
+import tasks
+from tasks.card import RunRecord, StepRecord, citations_in, dataset_card, duration, size_category
 from tasks.savers import header_and_text
 
 STEP = StepRecord(
@@ -113,6 +114,17 @@ def test_the_steps_are_a_table_with_their_counts() -> None:
     assert "| `text_generation` | `ultrafeedback/honesty` | `ab12` |" in card_of()
 
 
+def test_costs_are_told_where_they_are_known() -> None:
+    known = dataclasses.replace(STEP, dollars=14.2)
+    card = card_of(steps=[known, STEP], cost="at least $14.20", spent="$0.30")
+    header, _, *rows = rows_of_table(card, "Step")
+    assert [(header[-1], row[-1]) for row in rows] == [("Cost", "$14.20"), ("Cost", "–")]
+    assert "cost at least $14.20 at the list prices of their providers" in card
+    assert "This run spent $0.30; the other answers were there from earlier runs." in card
+    assert "This run spent" not in card_of(cost="$14.20", spent="$14.20")
+    assert "cost" not in card_of().lower()
+
+
 def test_the_parameters_are_yaml_that_can_be_read_back() -> None:
     card = card_of()
     (text,) = blocks_in(card, "yaml")
@@ -184,6 +196,67 @@ def test_each_citation_is_given_once_as_a_link_or_bibtex() -> None:
     assert card.count("- https://arxiv.org/abs/2310.01377\n") == 1
     assert blocks_in(card, "bibtex") == ["@article{cui2023,\n  title={UltraFeedback}\n}"]
     assert "Citations" not in card_of(steps=[dataclasses.replace(STEP, citations=[])])
+
+
+TEXT_EMBEDDINGS = "[Improving Text Embeddings with Large Language Models](https://arxiv.org/abs/2401.00368)"
+ULTRAFEEDBACK = "[UltraFeedback: Boosting Language Models with Scaled AI Feedback](https://arxiv.org/abs/2310.01377)"
+
+
+@pytest.mark.parametrize(
+    ("step", "citation"),
+    [
+        (tasks.UltraFeedback, ULTRAFEEDBACK),
+        (tasks.EmbeddingTaskGenerator, TEXT_EMBEDDINGS),
+        (tasks.GenerateTextRetrievalData, TEXT_EMBEDDINGS),
+        (tasks.GenerateShortTextMatchingData, TEXT_EMBEDDINGS),
+        (tasks.GenerateLongTextMatchingData, TEXT_EMBEDDINGS),
+        (tasks.GenerateTextClassificationData, TEXT_EMBEDDINGS),
+        (tasks.MonolingualTripletGenerator, TEXT_EMBEDDINGS),
+        (tasks.BitextRetrievalGenerator, TEXT_EMBEDDINGS),
+    ],
+)
+def test_the_source_in_a_docstring_is_the_citation_of_its_class(step: type, citation: str) -> None:
+    assert citations_in(step) == [citation]
+
+
+def test_every_paper_in_the_docstring_of_a_step_is_cited() -> None:
+    steps = [each for each in vars(tasks).values() if isinstance(each, type) and issubclass(each, tasks.Step)]
+    papers = {step: set(re.findall(r"https://arxiv\.org/abs/[\w.]*\w", step.__doc__ or "")) for step in steps}
+    uncited = {step.__name__: found for step, found in papers.items() if found - addresses_in(citations_in(step))}
+    assert uncited == {}
+
+
+def addresses_in(citations: list[str]) -> set[str]:
+    return {each.rpartition("](")[2].removesuffix(")") for each in citations}
+
+
+def test_a_class_cites_its_own_papers_or_else_those_of_its_base() -> None:
+    class Plain(tasks.UltraFeedback):
+        """Rates in some other way."""
+
+    class Own(tasks.UltraFeedback):
+        """Rates by two papers.
+
+        Source: Rating [Well]: A Study (of sorts) (https://arxiv.org/abs/1), sections 2 and 3;
+        and On Judges, and Juries (https://arxiv.org/abs/2).
+
+        Example: none (https://example.org).
+        """
+
+    assert citations_in(Plain) == [ULTRAFEEDBACK]
+    assert citations_in(Own) == [
+        r"[Rating \[Well\]: A Study (of sorts)](https://arxiv.org/abs/1)",
+        "[On Judges, and Juries](https://arxiv.org/abs/2)",
+    ]
+    assert citations_in(tasks.TextGeneration) == citations_in(int) == []
+
+
+def test_a_paper_that_several_steps_come_from_is_cited_once() -> None:
+    kinds = [tasks.EmbeddingTaskGenerator, tasks.UltraFeedback, tasks.GenerateTextRetrievalData]
+    card = card_of(steps=[dataclasses.replace(STEP, citations=citations_in(kind)) for kind in kinds])
+    assert card.endswith(
+        f"## Citations\n\n- {TEXT_EMBEDDINGS}\n- {ULTRAFEEDBACK}\n\nMade with prefect 3.8.8, datasets 5.2.0.\n"
+    )
 
 
 def test_a_run_of_nothing_has_a_card_too() -> None:

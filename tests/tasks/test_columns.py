@@ -136,6 +136,18 @@ def test_expanding_a_failed_row_keeps_it_with_its_failure() -> None:
     assert ExpandColumns(columns={"q": "question"}).apply([row]) == [{"question": None, METADATA: {"error_x": FAILURE}}]
 
 
+def test_a_failed_row_isnt_lost_with_its_empty_list() -> None:
+    row = {"q": [], METADATA: {"error_x": FAILURE}}
+    assert ExpandColumns(columns={"q": "question"}).apply([row]) == [{"question": None, METADATA: {"error_x": FAILURE}}]
+
+
+def test_columns_that_would_get_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"columns: .*'b' twice"):
+        ExpandColumns(columns={"a": "b", "c": "b"})
+    with pytest.raises(ValueError, match=r"output_columns: .*'x' twice"):
+        GroupColumns(columns=["a", "b"], output_columns=["x", "x"])
+
+
 def test_split_statistics_shares_tokens_out_without_losing_any() -> None:
     metadata = {"statistics_x": {"input_tokens": 10, "output_tokens": 2}, "raw_output_x": "abc"}
     rows = ExpandColumns(columns=["q"], split_statistics=True).apply([{"q": [1, 2, 3], METADATA: metadata}])
@@ -151,6 +163,13 @@ def test_split_statistics_gives_each_generation_its_own() -> None:
     rows = step.apply(task.apply([{"instruction": "hi"}]))
     assert [row["generation"] for row in rows] == ["hi", "hi"]
     assert [row[METADATA]["statistics_text_generation"]["output_tokens"] for row in rows] == [3, 3]
+
+
+def test_split_statistics_of_grouped_generations_keep_their_sum_over_other_lists() -> None:
+    metadata = {"statistics_x": [{"output_tokens": 7}, {"output_tokens": 4}]}
+    rows = ExpandColumns(columns=["q"], split_statistics=True).apply([{"q": [1, 2, 3], METADATA: metadata}])
+    shares = [[each["output_tokens"] for each in row[METADATA]["statistics_x"]] for row in rows]
+    assert shares == [[3, 2], [2, 1], [2, 1]]
 
 
 def test_group_columns_joins_the_rows_of_two_tasks_with_the_metadata_of_both() -> None:

@@ -1,4 +1,4 @@
-"""Embeddings from an LLM's hidden states."""
+"""Embeddings from embedding models, and from an LLM's hidden states."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from llms import LLM, ChatType
+from llms import LLM, ChatType, Embeddings, OfflineBatchGenerationNotFinishedError, OpenAIEmbeddings
+from llms.local_provider import LocalProvider
 from llms.typing import HiddenState
-from tasks.embeddings import GenerateEmbeddings
+from tasks import TextGeneration
+from tasks.embeddings import EmbeddingGeneration, GenerateEmbeddings
 from tasks.steps import METADATA, failure_in
 
 
@@ -81,3 +83,74 @@ def test_a_row_that_failed_before_isnt_shown_to_the_model() -> None:
 def test_an_llm_without_hidden_states_says_so() -> None:
     with pytest.raises(NotImplementedError, match="WithoutStates gives no hidden states"):
         next(GenerateEmbeddings(llm=WithoutStates()).process([{"text": "a"}]))
+
+
+# Embedding models
+
+
+class Lengths(Embeddings):
+    @property
+    def model_name(self) -> str:
+        return "lengths"
+
+    def encode(self, inputs: list[str], **kwargs: Any) -> list[list[float]]:
+        return [[len(text), 1] for text in inputs]
+
+
+class Silent(Lengths):
+    def encode(self, inputs: list[str], **kwargs: Any) -> list[list[float]]:
+        return [[] for _ in inputs]
+
+
+def test_an_embedding_model_of_ones_own_embeds_texts() -> None:
+    rows = next(EmbeddingGeneration(embeddings=Lengths()).process([{"text": "ebb"}, {"text": "high tide"}]))
+
+    assert [(row["embedding"], row["model_name"]) for row in rows] == [([3.0, 1.0], "lengths"), ([9.0, 1.0], "lengths")]
+
+
+@pytest.mark.parametrize("text", [None, "", 5, CHAT])
+def test_a_row_without_a_text_to_embed_fails_alone(text: Any) -> None:
+    bad, good = next(EmbeddingGeneration(embeddings=Lengths()).process([{"text": text}, {"text": "tide"}]))
+
+    failure = failure_in(bad)
+    assert failure is not None
+    assert "expected a text that isn't empty" in failure["message"]
+    assert (bad["embedding"], good["embedding"]) == (None, [4.0, 1.0])
+
+
+def test_an_empty_vector_is_a_failure() -> None:
+    (row,) = next(EmbeddingGeneration(embeddings=Silent()).process([{"text": "ebb"}]))
+
+    failure = failure_in(row)
+    assert failure is not None
+    assert failure["message"] == "lengths gave no embedding"
+
+
+def test_batches_without_a_flow_pass_by_the_rows_without_a_text(provider: LocalProvider) -> None:
+    provider.set(batch_manual=True)
+    model = OpenAIEmbeddings(model="m", use_offline_batch_generation=True, generation_kwargs={"dimensions": 4})
+    step = EmbeddingGeneration(embeddings=model)
+    rows = [{"text": "ebb"}, {"text": ""}, {"text": "tide " * 10_000}, {"text": "flood"}]
+    with pytest.raises(OfflineBatchGenerationNotFinishedError) as raised:
+        next(step.process(rows))
+    provider.end_batch(raised.value.jobs_ids[0], shuffle=True)
+    made = next(step.process(rows))
+
+    online = OpenAIEmbeddings(model="m").encode(["ebb", "flood"], dimensions=4)
+    assert [row["embedding"] for row in made] == [online[0], None, None, online[1]]
+    assert [failure and failure["type"] for failure in map(failure_in, made)] == [
+        None,
+        "ValueError",
+        "ContextLengthError",
+        None,
+    ]
+
+
+def test_a_task_refuses_an_embedding_model_for_its_llm() -> None:
+    with pytest.raises(ValueError, match="Lengths gives vectors, no text; give it to EmbeddingGeneration"):
+        TextGeneration(llm=Lengths())
+
+
+def test_embedding_generation_refuses_an_llm() -> None:
+    with pytest.raises(ValueError, match="embeddings"):
+        EmbeddingGeneration(embeddings=Words())  # pyright: ignore[reportArgumentType]

@@ -56,6 +56,15 @@ def test_sft_of_a_chat_ends_with_the_answer_and_is_named_by_the_first_question()
     assert row["messages"] == [*CHAT, {"role": "assistant", "content": "8,611 m."}]
 
 
+def test_a_call_of_a_tool_stays_in_the_chat_and_the_keys_that_a_table_adds_dont() -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "height", "arguments": "{}"}}]
+    called: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": calls}
+    answered: dict[str, Any] = {"role": "tool", "content": "8611", "tool_call_id": "c1"}
+    table = [{**dict.fromkeys(["tool_calls", "tool_call_id"]), **each} for each in (CHAT[1], called, answered)]
+    row = one(FormatChatGenerationSFT(), {"messages": table, "generation": "8,611 m."})
+    assert row["messages"][:-1] == [CHAT[1], called, answered]
+
+
 def test_the_prompt_of_a_message_with_an_image_is_its_text() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}]
     row = one(FormatChatGenerationSFT(), {"messages": [{"role": "user", "content": parts}], "generation": "A cat."})
@@ -111,6 +120,8 @@ def test_models_are_none_where_they_arent_known() -> None:
         ({"ratings": ["5", "1", "2"]}, "expected numbers"),
         ({"ratings": None}, "ratings: expected a list, got None"),
         ({"instruction": None}, "instruction: expected a text, got None"),
+        ({"generations": ["a", ["b"], "c"]}, "generations: expected texts"),
+        ({"system_prompt": float("nan")}, "system_prompt: expected a text, got nan"),
     ],
 )
 def test_a_row_whose_columns_dont_fit_fails_alone_even_where_ties_are_dropped(change: Any, problem: str) -> None:
@@ -127,12 +138,25 @@ def test_a_row_that_failed_before_goes_through_with_its_failure_alone() -> None:
     assert row[METADATA] == metadata
 
 
+def test_a_row_that_failed_keeps_the_chat_that_the_step_would_have_written_over() -> None:
+    metadata = {"error_text_generation": {"type": "LLMError", "message": "no", "retryable": False}}
+    row = one(FormatChatGenerationSFT(), {"messages": CHAT, "generation": None, METADATA: metadata})
+    assert row["messages"] == CHAT and row["prompt"] is None and row[METADATA] == metadata
+    assert one(FormatChatGenerationSFT(), {"messages": CHAT, "generation": None})["messages"] == CHAT
+
+
 def test_a_list_of_generations_where_one_is_expected_names_the_way_out() -> None:
     failure = failure_in(one(FormatTextGenerationSFT(), {"instruction": "x", "generation": ["a", "b"]}))
     assert failure is not None and "ExpandColumns" in failure["message"]
 
 
-@pytest.mark.parametrize("messages", [[{"role": "system", "content": "x"}], [{"text": "x"}], "x"])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        *([{"role": "system", "content": "x"}], [{"text": "x"}], "x", [{"role": "user", "content": ["x"]}]),
+        *([{"role": "user", "content": 5}], [{"role": "user", "content": None}], [{"role": None, "content": "x"}]),
+    ],
+)
 def test_a_chat_that_isnt_one_fails_its_row(messages: Any) -> None:
     assert failure_in(one(FormatChatGenerationSFT(), {"messages": messages, "generation": "a"})) is not None
 

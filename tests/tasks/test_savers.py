@@ -98,6 +98,13 @@ def test_csv_holds_lists_and_dicts_as_json(tmp_path: Path, name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["a\rb", "\r", "a\r\nb", "\n", '"', ",", " a "])
+def test_a_text_is_one_cell_of_csv_whatever_is_in_it(tmp_path: Path, text: str) -> None:
+    rows = [{"n": 1, f"column {text}": text}, {"n": 2, f"column {text}": "b"}]
+    location = SaveToFiles(path=str(tmp_path / "a.csv")).save(Dataset.from_list(rows), CARD)
+    assert rows_of(LoadDataFromFileSystem(data_files=location)) == rows
+
+
 def test_json_keeps_every_digit_every_letter_and_what_it_has_no_form_for(tmp_path: Path) -> None:
     day = datetime.datetime(2026, 1, 2, 3, 4, 5)
     row = {"f": 0.1 + 0.2, "i": 2**60, "s": "ä/\u2028", "b": b"\xff\x00", "t": day, "n": None}

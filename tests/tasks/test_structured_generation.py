@@ -102,7 +102,7 @@ def test_a_value_that_is_no_object_is_json_too() -> None:
         ('{"metres": 8611', "found none"),
         ('{"a": {"metres": 8611}, "b": ', "found none"),
         ('{"metres": 1} or {"metres": 2}', "found 2 of them"),
-        ('{"metres": NaN}', "found none"),
+        ('{"metres": NaN}', "has no NaN"),
     ],
 )
 def test_what_isnt_one_json_value_is_refused(reply: str, problem: str) -> None:

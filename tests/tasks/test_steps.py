@@ -1,0 +1,60 @@
+"""What every step does with the names of columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks import ExpandColumns, FormatTextGenerationSFT, JudgeAgreement, KeepColumns, Step, TruncateTextColumn
+
+TEXT: dict[str, Any] = {"generation": "High tide.", "text": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("step", "row", "expected"),
+    [
+        (
+            TruncateTextColumn(max_length=4, output_mappings={"text": "short"}),
+            TEXT,
+            {**TEXT, "short": "mine"},
+        ),
+        (
+            TruncateTextColumn(max_length=4, input_mappings={"text": "generation"}, output_mappings={"text": "short"}),
+            TEXT,
+            {**TEXT, "short": "High"},
+        ),
+        (
+            TruncateTextColumn(max_length=4, input_mappings={"text": "generation"}),
+            TEXT,
+            {**TEXT, "generation": "High"},
+        ),
+        (
+            ExpandColumns(columns=["q"], output_mappings={"q": "item"}),
+            {"q": [1], "item": 2},
+            {"item": 1},
+        ),
+        (
+            KeepColumns(columns=["text"], output_mappings={"text": "kept"}),
+            TEXT,
+            {"kept": "mine"},
+        ),
+    ],
+)
+def test_an_output_under_another_name_leaves_the_column_of_its_own_name_as_it_was(
+    step: Step, row: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert step.apply([row]) == [expected]
+    assert step.added_columns(frozenset(row)) == set(expected)
+
+
+def test_a_step_that_is_used_twice_writes_over_nothing_of_its_first_use() -> None:
+    first = JudgeAgreement(columns=["a", "b"]).apply([{"a": [1, 2], "b": [1, 3]}])
+    names = {"mean": "mean_2", "spread": "spread_2", "majority": "majority_2", "agreement": "alpha"}
+    (row,) = JudgeAgreement(columns=["a", "b"], measure="alpha-nominal", output_mappings=names).apply(first)
+    assert {name: row[name] for name in first[0]} == first[0]
+    assert row["agreement"] == 0.5 and row["alpha"] != 0.5
+
+    mine: dict[str, Any] = {"instruction": "x", "generation": "y", "prompt": "mine"}
+    (made,) = FormatTextGenerationSFT(output_mappings={"prompt": "asked"}).apply([mine])
+    assert (made["prompt"], made["asked"]) == ("mine", "x")
