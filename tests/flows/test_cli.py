@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import READY_MADE
 from llms.local_provider import LocalProvider
 from tests.conftest import ROOT
 
@@ -31,8 +32,7 @@ def call(*arguments: str, api: str = "", **environment: str) -> subprocess.Compl
 def test_list_names_every_ready_made_flow() -> None:
     output = call("list").stdout
 
-    assert "text_generation" in output
-    assert "preference" in output
+    assert [line.split()[0] for line in output.splitlines()] == list(READY_MADE)
 
 
 def test_show_gives_dotted_names_with_types_defaults_and_bounds() -> None:
@@ -42,6 +42,13 @@ def test_show_gives_dotted_names_with_types_defaults_and_bounds() -> None:
     assert "text_generation.llm.generation_kwargs.temperature: number" in output
     assert "(at least 0, at most 2)" in output
     assert "max_failed_rows: number = 0.05" in output
+    assert "text_generation.llm: one of OpenAI or compatible, Azure OpenAI, Anthropic, Hugging Face" in output
+
+
+def test_show_gives_the_values_to_choose_from() -> None:
+    output = call("show", "process_rewards").stdout
+
+    assert 'format_prm.format: string = "trl"  (one of math-shepherd, trl)' in output
 
 
 def test_preview_prints_prompts_without_a_provider_or_a_server(prompts: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,9 +14,21 @@ from pydantic import BaseModel, Field
 from flows.errors import PipelineError, TooManyFailedRowsError
 from flows.results import collect
 from flows.rows import load
+from flows.shards import batches_of, shard_length, shard_lengths
+from flows.window import Window
 from llms import LLM, AuthenticationError, ChatType, ConnectionFailedError, GenerateOutput, OpenAILLM
 from llms.local_provider import FaultRule, LocalProvider
-from tasks import GlobalStep, SourceError, Step, StepInput, StepOutput, TextGeneration
+from tasks import (
+    FilterRows,
+    GlobalStep,
+    KeepColumns,
+    MergeColumns,
+    SourceError,
+    Step,
+    StepInput,
+    StepOutput,
+    TextGeneration,
+)
 
 PROMPTS = [{"instruction": f"Tell me about number {number}."} for number in range(20)]
 
@@ -228,13 +242,6 @@ def test_a_column_missing_further_down_is_said_before_anything_is_sent(provider:
     assert provider.requests == []
 
 
-def test_a_batch_is_never_sent_online_in_silence(provider: LocalProvider, storage: Path) -> None:
-    with pytest.raises(PipelineError, match="use_offline_batch_generation=True .* but not in flows yet"):
-        collect(generation(llm_options={"use_offline_batch_generation": True}).map(load(PROMPTS)))
-
-    assert provider.requests == []
-
-
 def test_no_rows_is_an_error_that_names_the_source(provider: LocalProvider, storage: Path) -> None:
     with pytest.raises(SourceError, match="no rows"):
         collect(generation().map(load([])))
@@ -310,6 +317,16 @@ def test_shards_with_different_columns_make_one_dataset(storage: Path) -> None:
     assert dataset[2]["b"] == {"x": None, "y": "z"}
 
 
+def test_a_column_that_a_whole_shard_lacks_is_none_there_as_it_is_in_a_single_row(storage: Path) -> None:
+    rows = [{"a": "p", "b": "x"}, {"a": "q"}, {"a": "r"}]
+    steps = [KeepColumns(columns=["b"]), MergeColumns(columns=["a", "b"]), FilterRows(column="b", keep_missing=True)]
+
+    one_by_one = [collect(step.map(load(rows, shard_rows=1))).to_list() for step in steps]
+
+    assert one_by_one == [collect(step.map(load(rows))).to_list() for step in steps]
+    assert one_by_one[0] == [{"b": "x"}, {"b": None}, {"b": None}]
+
+
 def test_a_damaged_shard_is_made_again_from_the_journal_or_refused_never_passed_on(
     provider: LocalProvider, storage: Path
 ) -> None:
@@ -346,6 +363,53 @@ def test_the_prompts_of_a_cut_journal_are_asked_again_and_no_others(provider: Lo
     assert len(kept) == 5
     assert len(provider.requests) == 15
     assert None not in dataset["generation"][:]
+
+
+def test_journals_are_kept_of_the_last_shard_alone_also_behind_a_filter(provider: LocalProvider, storage: Path) -> None:
+    prompts = [{"instruction": f"Write number {number}.", "wanted": number % 2} for number in range(300)]
+    wanted = FilterRows(column="wanted", lowest=1)
+
+    collect(generation().map(wanted.map(load(prompts))))
+
+    assert len(list(storage.glob("steps/**/*.journal"))) == 1
+    provider.clear()
+    more = [*prompts, *({"instruction": f"Write one more, {number}.", "wanted": 1} for number in range(20))]
+    dataset = collect(generation().map(wanted.map(load(more))))
+    assert (len(dataset), len(provider.requests)) == (170, 20)
+
+
+def test_shards_begin_short_and_grow_to_the_most_rows_that_they_may_have() -> None:
+    def lengths(longest: int, count: int) -> list[int]:
+        return list(islice(shard_lengths(longest), count))
+
+    assert lengths(500, 18) == [*[100] * 17, 106]
+    assert [shard_length(place, 500) for place in range(18)] == lengths(500, 18)
+    assert lengths(500, 60)[-1] == 500
+    assert sum(lengths(500, 60)) < 60 * 400
+    assert lengths(20, 40) == [20] * 40
+    assert [list(map(len, batches_of([[{}] * 250], shard_lengths(500))))] == [[100, 100, 50]]
+
+
+def test_a_window_lets_two_shards_out_and_more_while_they_are_small() -> None:
+    async def let_out(window: Window, rows: int) -> int:
+        out = 0
+        while True:
+            try:
+                await asyncio.wait_for(window.acquire(rows), 0.05)
+            except TimeoutError:
+                return out
+            out += 1
+
+    async def main() -> None:
+        window = Window(rows=250)
+        assert await let_out(window, 100) == 3
+        window.release(100)
+        assert await let_out(window, 100) == 1
+        window.grow(5)
+        assert await let_out(window, 100) == 2
+        assert await let_out(Window(rows=250), 500) == 2
+
+    asyncio.run(main())
 
 
 class Counting(Step):

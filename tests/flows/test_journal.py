@@ -71,6 +71,20 @@ def test_an_answer_of_no_use_is_kept_within_its_attempt_and_asked_again_in_the_n
     assert entries.answer("a", "second") is None
 
 
+def test_an_answer_says_which_way_it_came_and_which_attempt_asked_for_it() -> None:
+    entries = Entries()
+
+    read_lines(
+        encode_line({"k": "a", "o": OUTPUT, "x": "run:1"}) + encode_line({"k": "b", "o": OUTPUT, "b": 1}), entries
+    )
+
+    assert (entries.batched, entries.asked["a"]) == ({"b"}, "run:1")
+    # Asked again online, it is an answer that came online; lines of before there were batches say nothing.
+    read_lines(encode_line({"k": "b", "o": OUTPUT}), entries)
+    assert (entries.batched, entries.asked["b"]) == (set(), "")
+    assert entries.answer("a", "run:2") == OUTPUT
+
+
 @settings(max_examples=20)
 @given(st.binary(max_size=40).filter(lambda junk: b"\n" not in junk))
 def test_a_journal_goes_on_after_a_cut_last_line(tmp_path_factory, junk: bytes) -> None:

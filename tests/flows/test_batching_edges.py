@@ -1,0 +1,385 @@
+"""Offline batches where several things come together: gaps, quotas, retries, several runs and several saves."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from flows.batching import WaitingForBatches, locked
+from flows.costs import Estimate
+from flows.errors import TooManyFailedRowsError
+from flows.jobs import JobGoneError, Jobs, Wait, settle
+from flows.parameters import flow
+from flows.results import collect
+from flows.rows import load
+from flows.run import Run, resume
+from flows.storage import Storage, StorageError
+from flows.waiting import Approval, ask_approval
+from llms import AuthenticationError, ModelNotFoundError, OpenAILLM, OverloadedError
+from llms.batch import BatchLimits, BatchResult, JobFile, JobStatus
+from llms.errors import QueueFullError
+from llms.local_provider import LocalProvider
+from llms.loop import run_sync
+from tasks import TextGeneration
+from tasks.steps import failure_in
+from tasks.typing import Row
+from tests.conftest import ROOT
+from tests.flows import test_batching
+from tests.flows.test_batching import (
+    Left,
+    OneAnswerLLM,
+    _leave_after,  # pyright: ignore[reportPrivateUsage]
+    ending,
+    generated,
+    generation,
+    is_right,
+    online,
+    prompts,
+)
+
+provider = test_batching.provider
+
+
+def test_shards_behind_a_gap_are_not_lost_where_the_rest_is_finished_online(
+    provider: LocalProvider, storage: Path
+) -> None:
+    with ending(provider, {"bad": [5, 9], "status": 500, "message": "Broken."}):
+        dataset = collect(generated(), finish_online_below=5)
+
+    assert online(provider) == 2
+    assert [row["instruction"] for row in dataset] == [row["instruction"] for row in prompts(20)]
+    assert all(map(is_right, dataset))
+
+
+def test_what_waits_for_room_in_the_queue_is_not_finished_online_with_a_small_rest(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = load(prompts(20, start=100), shard_rows=4).map(generation())
+    _leave_after(provider, lambda: collect(other), monkeypatch)
+    monkeypatch.setattr(OpenAILLM, "batch_limits", BatchLimits(requests=18, size=10**9))
+    task = generation(llm_options={"batch_token_quota": 1100})
+
+    _leave_after(provider, lambda: collect(generated(task=task), finish_online_below=5), monkeypatch)
+    assert online(provider) == 0
+    with ending(provider):
+        dataset = collect(generated(task=task), finish_online_below=5)
+
+    assert online(provider) == 0
+    assert all(map(is_right, dataset))
+
+
+def test_an_answer_in_parts_that_cant_be_read_is_asked_again_by_a_retry(provider: LocalProvider, storage: Path) -> None:
+    picky = True
+
+    class Picky(TextGeneration):
+        def format_output(self, output: str | None, input: Row) -> Row:
+            if picky and input["instruction"].endswith("number 3."):
+                raise ValueError("not that one")
+            return super().format_output(output, input)
+
+    llm = OneAnswerLLM(model="gpt-4o", use_offline_batch_generation=True)
+    task = Picky(name="picky", llm=llm, num_generations=2, group_generations=True)
+    with ending(provider):
+        collect(generated(8, task=task), max_failed_rows=1)
+        picky = False
+        dataset = collect(generated(8, task=task))
+
+    assert [job["request_counts"]["total"] for job in provider.batches] == [16, 2]
+    assert all(failure_in(row) is None for row in dataset)
+
+
+def test_a_fatal_error_ends_a_flow_run_that_waits_in_its_process(
+    provider: LocalProvider, storage: Path, prefect: str
+) -> None:
+    @flow(name="refused-while-waiting")
+    async def refused() -> Any:
+        return await collect(generated())
+
+    def refuse() -> None:
+        while not provider.batches:
+            time.sleep(0.01)
+        provider.set(api_key="another")
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    with pytest.raises(AuthenticationError):
+        asyncio.run(asyncio.wait_for(refused(), 20))
+    thread.join()
+
+
+def test_two_saves_at_once_of_steps_in_common_give_every_row_once(provider: LocalProvider, storage: Path) -> None:
+    async def both() -> Any:
+        source = load(prompts(20), shard_rows=4)
+        first = source.map(generation("first"))
+        second = first.map(generation("second", output_mappings={"generation": "again"}))
+        return await asyncio.gather(collect(first), collect(second))
+
+    with ending(provider):
+        first, second = asyncio.run(asyncio.wait_for(both(), 20))
+
+    assert [len(first), len(second)] == [20, 20]
+    assert [job["metadata"]["step"] for job in provider.batches] == ["first", "second"]
+
+
+def test_a_step_holds_no_lock_while_the_one_before_waits_for_its_own(provider: LocalProvider, storage: Path) -> None:
+    first = load(prompts(8), shard_rows=4).map(generation("first"))
+    second = first.map(generation("second", output_mappings={"generation": "again"}))
+
+    async def together() -> Any:
+        async with locked(first.node.run.storage, first.node.folder()):
+            run = asyncio.ensure_future(collect(second))
+            await asyncio.sleep(0.5)
+            # As another run would, that has the same steps in the opposite order.
+            async with asyncio.timeout(5), locked(second.node.run.storage, second.node.folder()):
+                pass
+        return await run
+
+    with ending(provider):
+        dataset = asyncio.run(together())
+
+    assert all(row["again"] for row in dataset)
+
+
+class SlowToShowLLM(OpenAILLM):
+    """For a provider that fails to answer in time, and creates the job all the same, a little later."""
+
+    async def create_job(self, file: JobFile, metadata: Mapping[str, str]) -> JobStatus:
+        if CREATED:
+            return await super().create_job(file, metadata)
+        copy = Path(tempfile.mkstemp()[1])
+        copy.write_bytes(file.path.read_bytes())
+        later = replace(file, path=copy)
+
+        async def create() -> None:
+            await asyncio.sleep(0.5)
+            await super(SlowToShowLLM, self).create_job(later, metadata)
+            copy.unlink()
+
+        CREATED.append(asyncio.ensure_future(create()))
+        raise OverloadedError("the provider failed (504): Gateway Timeout")
+
+
+CREATED: list[Any] = []
+
+
+def test_a_job_that_shows_up_a_little_after_its_creation_seemed_to_fail_is_not_created_again(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 1.0)
+    CREATED.clear()
+    task = TextGeneration(name="slow", llm=SlowToShowLLM(model="gpt-4o", use_offline_batch_generation=True))
+    with ending(provider):
+        dataset = collect(generated(task=task))
+
+    assert len(provider.batches) == 1
+    assert all(map(is_right, dataset))
+
+
+def test_a_slow_upload_before_a_crash_leaves_time_to_find_its_job(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+    jobs = Jobs(Storage(str(storage)))
+    (record,) = jobs.all_open()
+    jobs.write(replace(record, job="", status="submitting", intended=time.time() - 300))
+    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 1.0)
+    find_job, known_from = OpenAILLM.find_job, time.time() + 0.5
+
+    async def not_yet(self: OpenAILLM, *arguments: Any) -> Any:
+        return None if time.time() < known_from else await find_job(self, *arguments)
+
+    monkeypatch.setattr(OpenAILLM, "find_job", not_yet)
+    with ending(provider):
+        dataset = collect(generated())
+
+    assert len(provider.batches) == 1
+    assert all(map(is_right, dataset))
+
+
+def test_a_job_whose_results_are_gone_can_be_given_up_by_a_retry(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(self: OpenAILLM, job_id: str) -> AsyncIterator[BatchResult]:
+        raise ModelNotFoundError("the provider doesn't know the model or the address (404): No such File object")
+        yield
+
+    with ending(provider):
+        with monkeypatch.context() as patch:
+            patch.setattr(OpenAILLM, "job_results", gone)
+            with pytest.raises(JobGoneError, match="batch_.*No such File object.* retry the run"):
+                collect(generated())
+        with pytest.raises(JobGoneError), monkeypatch.context() as patch:
+            patch.setattr(OpenAILLM, "job_results", gone)
+            collect(generated())
+        dataset = collect(generated())
+
+    assert all(map(is_right, dataset))
+
+
+def test_a_look_that_took_long_doesnt_open_a_job_again_that_another_run_ended(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+    jobs = Jobs(Storage(str(storage)))
+    (record,) = jobs.all_open()
+    llm = OpenAILLM(model="gpt-4o", use_offline_batch_generation=True)
+    before = run_sync(llm.job_status(record.job))
+    with ending(provider):
+        collect(generated())
+
+    run_sync(settle(jobs, record, before, llm))
+
+    assert jobs.all_open() == []
+
+
+FULL_DISK = """
+import resource, sys
+from flows.journal import Journal
+from flows.storage import Storage, StorageError
+
+# No file of this process grows past 10,000 bytes: a write is cut there, as where a disk is full.
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+journal = Journal(Storage(sys.argv[1]), sys.argv[1] + "/one.journal")
+try:
+    journal.extend({"k": str(number), "x": "attempt"} for number in range(1_000))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_journal_that_a_full_disk_cuts_says_so(tmp_path: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+
+    assert "can't write the journal" in said.stdout, said.stderr
+    assert (tmp_path / "one.journal").stat().st_size == 10_000
+
+
+def test_a_storage_can_be_given_as_a_file_address(
+    provider: LocalProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ending(provider):
+        collect(generated(4, storage=f"file://{tmp_path}/kept"))
+
+    assert (tmp_path / "kept" / "steps").is_dir()
+    assert not (tmp_path / "file:").exists()
+
+
+def test_the_reason_of_failed_jobs_is_told_with_their_rows(provider: LocalProvider, storage: Path) -> None:
+    fail = {"action": "fail", "message": "Something went wrong."}
+    task = generation(llm_options={"batch_tries": 2})
+    with ending(provider, fail, fail), pytest.raises(TooManyFailedRowsError, match="Something went wrong"):
+        collect(generated(task=task))
+
+
+@pytest.mark.parametrize("kept", [b'{"intent": "cut of', b'{"intent": "of-a-later-version", "more": 1}'])
+def test_a_damaged_record_of_another_step_is_no_hindrance(provider: LocalProvider, storage: Path, kept: bytes) -> None:
+    folder = storage / "jobs" / "open" / "another"
+    folder.mkdir(parents=True)
+    (folder / "damaged.json").write_bytes(kept)
+    with ending(provider):
+        dataset = collect(generated(task=generation(llm_options={"batch_token_quota": 10_000})))
+
+    assert all(map(is_right, dataset))
+
+
+def test_a_damaged_record_of_the_step_is_named_and_nothing_is_submitted(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+    (record,) = (storage / "jobs" / "open").rglob("*.json")
+    record.write_bytes(record.read_bytes()[:40])
+
+    with pytest.raises(StorageError, match=record.name):
+        collect(generated())
+
+    assert len(provider.batches) == 1
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_retry_after_an_approval_is_no_wake_up(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, deployed: bool
+) -> None:
+    flow_run = FlowRun(flow_id=uuid4(), name="costly", deployment_id=uuid4() if deployed else None)
+
+    def started(run_count: int) -> Run:
+        run = Run(id=str(flow_run.id), attempt=f"{flow_run.id}:{run_count}", storage=Storage(str(storage)))
+        resume(run, flow_run.model_copy(update={"run_count": run_count}))
+        return run
+
+    async def suspended(**_: Any) -> Any:
+        raise Left
+
+    async def answered(**_: Any) -> Any:
+        return Approval(approve=True, limit=0)
+
+    waiting = WaitingForBatches(estimates={"step": Estimate(10, 100, 100, 5.0, True, "a guess")})
+    monkeypatch.setattr("flows.waiting.in_flow_run", lambda: True)
+    monkeypatch.setattr("prefect.flow_runs.suspend_flow_run", suspended)
+    monkeypatch.setattr("prefect.flow_runs.pause_flow_run", answered)
+    first = started(1)
+    if deployed:
+        with pytest.raises(Left):
+            asyncio.run(ask_approval(first, waiting))
+        woken = started(2)
+        assert (woken.attempt, woken.passes) == (first.attempt, 1)
+        monkeypatch.setattr("prefect.flow_runs.suspend_flow_run", answered)
+        asyncio.run(ask_approval(woken, waiting))
+    else:
+        asyncio.run(ask_approval(first, waiting))
+
+    retried = started(3 if deployed else 2)
+
+    assert (retried.attempt != first.attempt, retried.passes) == (True, 0)
+    assert retried.approved == 5.0
+
+
+def test_answers_that_another_run_waits_for_outlast_the_shard_they_were_asked_for(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated(8)), monkeypatch)
+    jobs = Jobs(Storage(str(storage)))
+    (record,) = jobs.all_open()
+    jobs.write_wait(Wait("other", "other", [record.folder], [record.intent], 0, time.time(), time.time() + 3600))
+    with ending(provider):
+        collect(generated(8))
+        jobs.forget_wait("other")
+        rows = [*prompts(7), *prompts(1, start=99)]
+        dataset = collect(load(rows, shard_rows=4).map(generation()))
+
+    assert [job["request_counts"]["total"] for job in provider.batches] == [8, 1]
+    assert all(map(is_right, dataset))
+
+
+def test_a_refusal_without_a_number_doesnt_make_jobs_of_single_requests(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, looks = OpenAILLM.job_status, 0
+
+    async def refused_at_first(self: OpenAILLM, job_id: str) -> JobStatus:
+        nonlocal looks
+        looks += 1
+        status = await inner(self, job_id)
+        if looks > 8:
+            return status
+        error = QueueFullError("The number of enqueued tokens has surpassed the quota.")
+        return replace(status, state="failed", status="failed", error=error)
+
+    monkeypatch.setattr(OpenAILLM, "job_status", refused_at_first)
+    with ending(provider):
+        dataset = collect(generated(40))
+
+    assert {job["request_counts"]["total"] for job in provider.batches} == {40}
+    assert all(map(is_right, dataset))
