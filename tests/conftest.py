@@ -20,9 +20,19 @@ from llms.local_provider import LocalProvider
 if TYPE_CHECKING:
     from tests.integration.stack import Stack
 
+pytest.register_assert_rewrite("tests.tasks.contract")
+
 ROOT = Path(__file__).parent.parent
 
-for _name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "PREFECT_API_URL", "STILLFLOW_STORAGE"):
+for _name in (
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_BASE_URL",
+    "HF_TOKEN",
+    "PREFECT_API_URL",
+    "STILLFLOW_STORAGE",
+):
     os.environ.pop(_name, None)
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
@@ -65,7 +75,7 @@ def prefect(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 class prefect_server:
     """`with prefect_server(home) as api:` a server as a process of its own, on SQLite or `database`."""
 
-    def __init__(self, home: Path, *, database: str | None = None, port: int | None = None) -> None:
+    def __init__(self, home: Path, *, database: str | None = None, port: int | None = None, **variables: str) -> None:
         self.home = home
         self.port = port or free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
@@ -76,6 +86,7 @@ class prefect_server:
             "PREFECT_UI_API_URL": self.api,
             "PREFECT_API_URL": self.api,
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+            **variables,
         }
         if database:
             self.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database

@@ -1,4 +1,4 @@
-"""The README: its programs run and print what it says, its commands exist."""
+"""The README and the guides: their programs run and print what they say, their commands and links exist."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import flow_named, given_parameters
+from flows.preview import checked
 from llms.local_provider import LocalProvider
 from tests.conftest import ROOT
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "deployments" / "guides").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+]
 PROGRAMS = [
     (code, BLOCKS[place + 1][1] if place + 1 < len(BLOCKS) and not BLOCKS[place + 1][0] else None)
     for place, (language, code) in enumerate(BLOCKS)
@@ -65,7 +72,16 @@ def test_a_preview_runs_as_written(command: str, storage: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
-    assert "system: Be brief." in done.stdout
+    assert "user: " in done.stdout
+    assert "Be brief." not in command or "system: Be brief." in done.stdout
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if " -m flows run " in each])
+def test_the_parameters_of_a_run_fit_its_flow(command: str) -> None:
+    name, *words = shlex.split(command.partition(" -m flows run ")[2])
+    given = tuple(word for word in words if "=" in word and not word.startswith("-"))
+
+    checked(flow_named(name), given_parameters(None, given))
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith(("prefect ", "python "))])
@@ -80,3 +96,13 @@ def test_the_options_of_a_command_exist(command: str) -> None:
 
     assert done.returncode == 0, done.stderr
     assert all(option in done.stdout for option in options if option != "-m"), done.stdout
+
+
+@pytest.mark.parametrize("page", LINKED, ids=[page.name for page in LINKED])
+def test_a_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if heading else [""]
+        assert heading in {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}, target

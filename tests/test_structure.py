@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -14,7 +15,12 @@ import pytest
 from tests.conftest import ROOT
 
 MAY_IMPORT = {"llms": {"llms"}, "tasks": {"llms", "tasks"}, "flows": {"llms", "tasks", "flows"}}
-HEAVY = ["prefect", "datasets", "pyarrow", "pandas", "openai", "huggingface_hub", "aiohttp", "fsspec"]
+LOCKS = ["requirements.lock", "requirements-machines.lock", "requirements-dev.lock"]
+HEAVY = [
+    *("prefect", "datasets", "pyarrow", "pandas", "openai", "huggingface_hub", "aiohttp", "fsspec", "genai_prices"),
+    *("numpy", "scipy", "sklearn", "umap", "numba", "faiss", "datasketch", "tokenizers", "argilla"),
+    *("torch", "transformers", "sentence_transformers"),
+]
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -59,7 +65,7 @@ def test_prefect_is_known_to_flows_and_deployments_alone() -> None:
     assert users == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_exact_versions_with_hashes_and_no_addresses(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     requirements = re.split(r"\n(?=\S)", text.strip())
@@ -77,6 +83,16 @@ def test_the_locks_hold_every_dependency_of_the_project() -> None:
         name = re.match(r"[\w-]+", requirement)
         assert name is not None
         assert re.search(rf"^{name[0].replace('_', '-')}==", locked, re.MULTILINE), requirement
+
+
+def test_what_is_in_several_locks_has_one_version_in_all_of_them() -> None:
+    pinned = [
+        dict(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,]+\])?==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+        for lock in LOCKS
+    ]
+
+    for smaller, larger in itertools.pairwise(pinned):
+        assert {name: larger.get(name) for name in smaller} == smaller
 
 
 def test_the_prompts_that_come_with_the_project_are_many_and_varied() -> None:

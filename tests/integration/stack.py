@@ -54,6 +54,7 @@ def private_environment(folder: Path, api: str, **more: str) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "STILLFLOW_STORAGE": str(folder / "storage"),
+        "STILLFLOW_LOOK_SECONDS": "2",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
         MARK: uuid.uuid4().hex,
@@ -94,6 +95,11 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()
+
+    def interrupt(self) -> None:
+        """As Ctrl+C does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
 
     def wait_for_output(self, text: str, *, seconds: float) -> None:
         """Wait until `text` is in its output."""
@@ -182,11 +188,14 @@ class Server:
         flow, _, deployment = name.partition("/")
         return self.call("GET", f"/deployments/name/{flow}/{deployment}")
 
-    def start(self, deployment: str, parameters: Mapping[str, Any]) -> str:
-        """Start a run as any client of the API does. Returns its id. Raises Refused."""
-        made = self.call(
-            "POST", f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", {"parameters": parameters}
-        )
+    def start(self, deployment: str, parameters: Mapping[str, Any], **environment: str) -> str:
+        """Start a run as any client of the API does. Returns its id. Raises Refused.
+
+        Args:
+            environment: variables of the run's process.
+        """
+        body = {"parameters": parameters, **({"job_variables": {"env": environment}} if environment else {})}
+        made = self.call("POST", f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", body)
         return made["id"]
 
     def run(self, run: str) -> dict[str, Any]:
@@ -303,12 +312,12 @@ class Stack(Server):
 
 
 @contextlib.contextmanager
-def stack_on(api: str, server_log: Path, folder: Path) -> Any:
+def stack_on(api: str, server_log: Path, folder: Path, **variables: str) -> Any:
     """A stack on a running server: the pool made, the project deployed by `prefect deploy`, a worker at work."""
     copy_of_the_clone(folder / "clone")
     (folder / "home").mkdir()
     with LocalProvider() as provider:
-        environment = private_environment(folder, api, OPENAI_BASE_URL=provider.base_url)
+        environment = private_environment(folder, api, OPENAI_BASE_URL=provider.base_url, **variables)
         stack = Stack(api, server_log, folder=folder, provider=provider, environment=environment)
         try:
             stack.prefect("work-pool", "create", POOL, "--type", "process")

@@ -15,6 +15,7 @@ from prefect.cli.deploy._models import (
     RawScheduleConfig,
     WorkPoolConfig,
 )
+from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
@@ -24,6 +25,8 @@ from flows.cli import READY_MADE
 FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 WHOLE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = WHOLE["deployments"]
+REQUIRED: dict[str, dict[str, Any]] = {"resubmit-failed-rows": {"run_id": "of any run"}}
+"""The parameters that have no default: each run gives them."""
 
 
 def unknown_keys(given: dict[str, Any], model: type[BaseModel], where: str) -> list[str]:
@@ -38,6 +41,8 @@ def unknown_keys_of_deployment(given: dict[str, Any]) -> list[str]:
     found += unknown_keys(given.get("work_pool") or {}, WorkPoolConfig, f"{name}.work_pool")
     for schedule in given.get("schedules") or []:
         found += unknown_keys(schedule, RawScheduleConfig, f"{name}.schedules")
+    for trigger in given.get("triggers") or []:
+        found += unknown_keys(trigger, DeploymentEventTrigger, f"{name}.triggers")
     limit = given.get("concurrency_limit")
     return found + (unknown_keys(limit, ConcurrencyLimitSpec, name) if isinstance(limit, dict) else [])
 
@@ -68,7 +73,7 @@ def test_every_ready_made_flow_is_deployed() -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=named)
 def test_the_entrypoint_is_a_flow_and_takes_the_parameters(deployment: dict[str, Any]) -> None:
-    given = deployment.get("parameters", {})
+    given = {**deployment.get("parameters", {}), **REQUIRED.get(deployment["name"], {})}
 
     values = flow_of(deployment).validate_parameters(given)
 
@@ -95,7 +100,7 @@ def test_the_defaults_that_a_form_submits_fit_the_schema_that_the_server_enforce
     schema = flow_of(deployment).parameters.model_dump_for_openapi()
     defaults = {name: each["default"] for name, each in schema["properties"].items() if "default" in each}
 
-    problems = validate(defaults, schema, allow_none_with_default=True)
+    problems = validate({**defaults, **REQUIRED.get(deployment["name"], {})}, schema, allow_none_with_default=True)
 
     assert [f"{'.'.join(map(str, each.path))}: {each.message}" for each in problems] == []
 
@@ -120,6 +125,12 @@ def test_serve_makes_the_same_deployments() -> None:
             for each in made.schedules or []
         ]
         assert schedules == deployment.get("schedules", [])
+        triggers = [DeploymentEventTrigger.model_validate(each) for each in deployment.get("triggers", [])]
+        assert made.triggers == triggers
+        limit = deployment.get("concurrency_limit", {})
+        assert made.concurrency_limit == limit.get("limit")
+        strategy = made.concurrency_options and made.concurrency_options.collision_strategy
+        assert strategy == limit.get("collision_strategy")
 
 
 def test_what_costs_money_by_the_clock_is_switched_off() -> None:

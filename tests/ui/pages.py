@@ -59,7 +59,7 @@ class RunForm:
     def submit(self) -> str:
         """Submit the form. Returns the run's id. On SQLite an answer may be 503, which the user repeats."""
         before = {run["id"] for run in self.stack.runs(self.deployment)}
-        for _ in range(4):
+        for _ in range(12):
             self.page.get_by_role("button", name="Submit").click()
             end = time.monotonic() + 5
             while time.monotonic() < end:

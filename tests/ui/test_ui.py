@@ -75,7 +75,7 @@ def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, page: Pag
     assert labels[llm : llm + 4] == ["LLM", "Model", "Credentials", "Generation parameters"]
     assert "Temperature" in labels[llm + 4 : llm + 7]
     assert labels.index("Template") < labels.index("Input columns")
-    assert labels[-2:] == ["use_cache", "max_failed_rows"]
+    assert labels[-4:] == ["use_cache", "max_failed_rows", "approve_cost_above", "finish_online_below"]
 
 
 def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
@@ -133,7 +133,7 @@ def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
     form.open()
 
     form.fill(str(stack.source("ui-provider", rows)), "source", "Files")
-    form.choose_tab(form.tabs("text_generation", "LLM")[1], "text_generation", "LLM")
+    form.choose_tab("Hugging Face", "text_generation", "LLM")
     form.fill(stack.provider.base_url, "text_generation", "LLM", "Address")
     form.fill(str(tmp_path / "out"), "target", "Path")
     # Prefect shows the description of the chosen tab: a sentence for people, no code of a docstring.
@@ -153,7 +153,7 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     rows = prompts("a provider that goes down", 8)
     parameters: dict[str, Any] = {
         "source": {"data_files": str(stack.source("ui-retry", rows))},
-        "text_generation": {"llm": {"max_concurrent_requests": 1, "max_retries": 0}},
+        "text_generation": {"llm": {"max_concurrent_requests": 1, "max_retries": 0, "outage_timeout": 5}},
         "target": {"path": str(tmp_path / "out")},
     }
     stack.provider.set(latency=0.3)
@@ -166,7 +166,7 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     assert 3 <= len(answered) < len(rows)
     assert stack.provider.base_url in failed["state"]["message"]
     open_run(page, stack, run, "details")
-    assert "can't reach" in page.locator("body").inner_text()
+    assert "hasn't answered for" in page.locator("body").inner_text()
     screenshot("run-failed")
     open_run(page, stack, run)
     screenshot("run-failed-logs")

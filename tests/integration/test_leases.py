@@ -1,0 +1,195 @@
+"""Processes that share a limit, as the provider sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from flows import leases
+from llms.local_provider import LocalProvider, SeenRequest, SpawnedProvider
+from llms.loop import run_sync
+from tests.conftest import ROOT, free_port, prefect_server, wait_for
+from tests.flows.sharing import Gcl, sharing, until
+from tests.integration.stack import Process, Stack, private_environment
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 20
+PROGRAM = """
+import asyncio, sys
+from flows import collect, flow, load
+from llms import OpenAILLM
+from tasks import TextGeneration
+
+name, limit = sys.argv[1:]
+
+@flow
+async def sharing():
+    llm = OpenAILLM(model="m", shared_limit=limit, max_concurrent_requests=60)
+    rows = load([{"instruction": f"{name} {number}"} for number in range(5_000)], shard_rows=100)
+    await collect(TextGeneration(llm=llm).map(rows))
+
+asyncio.run(sharing())
+"""
+
+
+@pytest.fixture
+def spawned() -> Iterator[SpawnedProvider]:
+    with LocalProvider.spawn(latency=0.5) as provider:
+        yield provider
+
+
+def sharer(name: str, gcl: Gcl, provider: SpawnedProvider, folder: Path) -> Process:
+    """A process with a run that wants three times the limit."""
+    own = folder / name
+    own.mkdir()
+    environment = private_environment(own, gcl.server.api, OPENAI_BASE_URL=provider.base_url)
+    command = [sys.executable, "-c", PROGRAM, name, gcl.name]
+    return Process(name, command, cwd=ROOT, environment=environment, log=own / "log")
+
+
+def of(name: str, requests: Sequence[SeenRequest]) -> list[SeenRequest]:
+    return [each for each in requests if each.body and each.body["messages"][-1]["content"].startswith(f"{name} ")]
+
+
+def under_way(requests: Sequence[SeenRequest], begin: float, end: float) -> float:
+    """How many there were on average."""
+    within = (min(each.finished or end, end) - max(each.started, begin) for each in requests)
+    return sum(max(0.0, seconds) for seconds in within) / (end - begin)
+
+
+def watch(provider: SpawnedProvider, seconds: float) -> tuple[list[SeenRequest], float, float]:
+    """The requests until so many seconds from now, and the time."""
+    begin = time.time()
+    time.sleep(seconds)
+    return provider.requests, begin, time.time()
+
+
+def wait_for_requests(name: str, provider: SpawnedProvider, process: Process, count: int = 1) -> None:
+    def there() -> bool:
+        assert process.running, process.tail()
+        return len([each for each in of(name, provider.requests) if each.finished is None]) >= count
+
+    wait_for(there, seconds=90, what=f"requests of {name}", pause=0.1)
+
+
+def test_two_processes_keep_to_a_limit_together_and_use_it(
+    prefect_api: str, spawned: SpawnedProvider, tmp_path: Path
+) -> None:
+    gcl = Gcl(prefect_api, LIMIT)
+    with sharer("one", gcl, spawned, tmp_path) as one, sharer("two", gcl, spawned, tmp_path) as two:
+        wait_for_requests("one", spawned, one)
+        wait_for_requests("two", spawned, two)
+
+        requests, begin, end = watch(spawned, 12)
+        assert spawned.stats.max_in_flight <= 1.05 * LIMIT
+        assert under_way(requests, begin, end) >= 0.9 * LIMIT
+        assert all(under_way(of(name, requests), end - 4, end) >= 0.4 * LIMIT for name in ("one", "two"))
+        assert (gcl.taken, gcl.processes) == (LIMIT, 2)
+
+        gcl.change(limit=2 * LIMIT)
+        wait_for(lambda: spawned.stats.in_flight >= 1.8 * LIMIT, seconds=10, what="the higher limit")
+        requests, begin, end = watch(spawned, 6)
+        assert spawned.stats.max_in_flight <= 1.05 * 2 * LIMIT
+        assert under_way(requests, begin, end) >= 0.9 * 2 * LIMIT
+
+        # One that is interrupted gives back what it has, and the other uses it.
+        one.interrupt()
+        wait_for_requests("two", spawned, two, count=int(1.8 * LIMIT))
+        assert gcl.processes == 1
+
+
+def test_a_run_that_is_cancelled_in_prefect_gives_everything_back(stack: Stack, tmp_path: Path) -> None:
+    stack.provider.set(latency=60.0)
+    gcl = Gcl(stack.api, 5)
+    parameters = {
+        "source": {"data_files": str(stack.source("leases", [{"instruction": f"{number}"} for number in range(30)]))},
+        "text_generation": {"llm": {"shared_limit": gcl.name}},
+        "target": {"path": str(tmp_path / "out")},
+    }
+
+    run = stack.start("text-generation/text-generation", parameters)
+    wait_for(lambda: stack.provider.stats.in_flight == 5, seconds=60, what="its requests")
+    stack.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    stack.wait(run, "CANCELLED")
+
+    wait_for(lambda: (gcl.taken, gcl.processes) == (0, 0), seconds=10, what="all places")
+
+
+def leases_of(run: str, home: Path) -> dict[UUID, dict[str, Any]]:
+    """What the server keeps on disk for a run, by the lease's id."""
+    found: dict[UUID, dict[str, Any]] = {}
+    for file in (home / "concurrency_leases").glob("*-*.json"):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            lease = json.loads(file.read_text())
+            if ((lease["metadata"] or {}).get("holder") or {}).get("id") == run:
+                found[UUID(lease["id"])] = lease
+    return found
+
+
+def test_the_places_of_a_killed_process_come_back_by_themselves(spawned: SpawnedProvider, tmp_path: Path) -> None:
+    from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
+
+    home = tmp_path / "server"
+    home.mkdir()
+    server = prefect_server(home)
+    server.environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = ConcurrencyLeaseStorage.__module__
+    server.environment["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"] = "1"
+    with server as api:
+        gcl = Gcl(api, LIMIT)
+        with sharer("one", gcl, spawned, tmp_path) as one, sharer("two", gcl, spawned, tmp_path) as two:
+            wait_for_requests("one", spawned, one, count=LIMIT // 2)
+            wait_for_requests("two", spawned, two, count=LIMIT // 2)
+            (run,) = (each["id"] for each in gcl.server.runs() if each["name"] in one.output())
+            one.stop(0)
+            time.sleep(2)
+            left = leases_of(run, home)
+            places = sum(lease["metadata"]["slots"] for lease in left.values())
+            assert gcl.taken == LIMIT
+            assert places == LIMIT // 2 + 1  # One place among the processes.
+            ends = sorted(datetime.fromisoformat(lease["expiration"]) for lease in left.values())
+            assert ends[-2] <= datetime.now(UTC) + timedelta(seconds=leases.LEASE_SECONDS)
+
+            # They end now, and not in a minute.
+            storage = ConcurrencyLeaseStorage(home / "concurrency_leases")
+            for lease in left:
+                asyncio.run(storage.renew_lease(lease, timedelta(0)))
+            wait_for_requests("two", spawned, two, count=LIMIT)
+            assert (gcl.taken, gcl.processes) == (LIMIT, 1)
+
+
+def test_after_a_restart_of_the_server_no_place_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setattr(leases, "RENEWED_AFTER", 2.0)
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+
+    async def main() -> None:
+        async with sharing(gcl.name, 40) as (first, _), sharing(gcl.name, 40) as (second, _):
+            await until(lambda: first.held == second.held == LIMIT // 2)
+            await asyncio.to_thread(server.__exit__)
+            await asyncio.sleep(1)
+            assert first.limiter.in_flight == second.limiter.in_flight == LIMIT // 2
+            await asyncio.to_thread(server.__enter__)
+            # The server has forgotten the leases, and remembers the places.
+            renewed = time.time()
+            await until(lambda: min((each.renewed for each in (*first.leases, *second.leases)), default=0.0) > renewed)
+            await until(lambda: first.held == second.held == LIMIT // 2)
+            assert (gcl.taken, gcl.processes) == (LIMIT, 2)
+
+    server = prefect_server(tmp_path, port=port)
+    with server, temporary_settings({PREFECT_API_URL: api}):
+        gcl = Gcl(api, LIMIT)
+        run_sync(main())
+        assert gcl.taken == 0
