@@ -130,8 +130,8 @@ class SharedLimit:
         self.name, self.limiter = name, limiter
         self.counted = f"{name}.processes"
         self.leases: list[Lease] = []
-        self.member: Lease | None = None
-        """Counts this process."""
+        self.members: list[Lease] = []
+        """The last counts this process; those before it are still to be given back."""
         self._limit_id: UUID | None = None
         self._users = 0
         self._keeper: asyncio.Task[None] | None = None
@@ -201,8 +201,10 @@ class SharedLimit:
                     await self._pause()
                 await asyncio.gather(*(client.release_concurrency_slots_with_lease(each.id) for each in self.leases))
                 # Last, and not where there may be a lease it doesn't know: one who is alone frees what is left.
-                if self.member is not None and self._is_sure:
-                    await client.release_concurrency_slots_with_lease(self.member.id)
+                if self._is_sure:
+                    await asyncio.gather(
+                        *(client.release_concurrency_slots_with_lease(each.id) for each in self.members)
+                    )
         except Exception as error:  # noqa: BLE001 -- whatever the client raises: leases end by themselves
             logger.warning("the shared limit %r is kept to no longer (%s)", self.name, error)
             self._tell(None)
@@ -255,7 +257,7 @@ class SharedLimit:
     async def _look(self, client: PrefectClient) -> None:
         """Take or give back places as the limit stands, and renew what is kept."""
         counted = await _limit(client, self.counted)
-        if self.member is None or counted is None:
+        if not self.members or counted is None:
             counted = await self._join(client, counted)
         # After the count: who leaves gives back its places first.
         limit = await _limit(client, self.name)
@@ -301,11 +303,12 @@ class SharedLimit:
         from prefect.exceptions import ObjectAlreadyExists
 
         if before is None:
+            self.members.clear()
             with contextlib.suppress(ObjectAlreadyExists):
                 await client.create_global_concurrency_limit(
                     GlobalConcurrencyLimitCreate(name=self.counted, limit=MOST_PROCESSES)
                 )
-        self.member = await _take(client, self.counted, 1, MEMBER_SECONDS)
+        await self._count(client)
         now = await _limit(client, self.counted)
         if before is not None and now is not None and before.updated is not None and now.updated is not None:
             quiet = (now.updated - before.updated).total_seconds() > QUIET_SECONDS
@@ -313,6 +316,12 @@ class SharedLimit:
                 await _take_off(client, self.counted, before.active_slots)
                 return await _limit(client, self.counted)
         return now
+
+    async def _count(self, client: PrefectClient) -> None:
+        """Count this process anew. What counted it before is given back by `_renew`."""
+        member = await _take(client, self.counted, 1, MEMBER_SECONDS)
+        if member is not None:
+            self.members.append(member)
 
     async def _renew(self, client: PrefectClient) -> None:
         """Renew what is kept, and show that this process is alive.
@@ -322,13 +331,17 @@ class SharedLimit:
         """
         began = time.time()
         forgot = False
-        if self.member is not None:
-            old, self.member = self.member, await _take(client, self.counted, 1, MEMBER_SECONDS)
-            forgot = not await _renewed(client, old, MEMBER_SECONDS) and began - old.renewed < MEMBER_SECONDS
-            if forgot:
+        await self._count(client)
+        for old in self.members[:-1]:
+            forgotten = not await _renewed(client, old, MEMBER_SECONDS) and began - old.renewed < MEMBER_SECONDS
+            if forgotten:
+                forgot = True
                 await _take_off(client, self.counted, 1)
             else:
+                # Where the answer is lost, it's tried again; gone by then, it isn't one that was forgotten.
+                old.renewed = 0.0
                 await client.release_concurrency_slots_with_lease(old.id)
+            self.members.remove(old)
         for lease in list(self.leases):
             if not await _renewed(client, lease, LEASE_SECONDS):
                 self.leases.remove(lease)
