@@ -16,7 +16,7 @@ from flows.rows import Node
 from flows.run import is_of_run
 from flows.shards import ShardRef, Tokens, Work, find_shard, read_shard, shard_length, work_of, write_shard
 from flows.storage import Storage, StorageError
-from llms.base import combined
+from llms.base import combined, cut_off_in
 from llms.batch import BatchRequest, OfflineBatchLLM, part_keys
 from llms.errors import ExpiredError, KeptError
 from llms.loop import run_async
@@ -359,7 +359,7 @@ def joined(made: Sequence[list[Row] | BaseException]) -> list[Row]:
 
 def _tokens_of(output: GenerateOutput) -> Tokens:
     counts = output["statistics"]
-    return Tokens(1, sum(counts["input_tokens"]), sum(counts["output_tokens"]))
+    return Tokens(1, sum(counts["input_tokens"]), sum(counts["output_tokens"]), sum(cut_off_in(output)))
 
 
 def show_prompts(node: Node, task: ModelStep, place: int, rows: list[Row]) -> ShardRef:

@@ -18,6 +18,11 @@ COST_NOTE = (
     f" Cost is in US dollars, at the provider's list price, {UNKNOWN} where that isn't known."
 )
 
+CUT_OFF_NOTE = (
+    "The limit of tokens ended these answers before the model did. Their rows have `cut_off_<step>` in"
+    " `distilabel_metadata`. More `max_new_tokens`, in the LLM's `generation_kwargs`, lets answers end by themselves."
+)
+
 
 def progress_line(progress: StepProgress) -> str:
     """How far a step is, in one line."""
@@ -26,6 +31,8 @@ def progress_line(progress: StepProgress) -> str:
         parts.append(f"{progress.answered:,} requests answered")
     if progress.failed:
         parts.append(f"{progress.failed:,} rows failed")
+    if progress.work.all.cut_off:
+        parts.append(f"{progress.work.all.cut_off:,} answers cut off by the limit of tokens")
     if progress.reused:
         parts.append(f"{progress.reused:,} of {progress.shards:,} shards from the cache")
     answerer = progress.step.answerer if isinstance(progress.step, ModelStep) else None
@@ -82,12 +89,20 @@ def report_markdown(run: Run) -> str:
         rows.append(["**all**", "–", "–", *numbers_of(total)[2:4], cost_cell(list(run.progress.values())), "–"])
     header = ["Step", "Rows", "Failed", "Requests (sent now)", "Tokens in / out", "Cost (spent now)", "Shards (cached)"]
     parts = [outcome, "## Steps", markdown_table(header, rows), COST_NOTE]
+    if any(progress.work.all.cut_off for progress in run.progress.values()):
+        parts += ["## Answers cut off", _cut_off_table(run), CUT_OFF_NOTE]
     reasons = [[step, kind, message, f"{count:,}"] for step, kind, message, count in failures(run)[:MOST_REASONS]]
     if reasons:
         parts += ["## Failed rows", markdown_table(["Step", "Error", "Reason", "Rows"], reasons)]
     if run.saved:
         parts += ["## Saved", "\n".join(f"- `{place}`" for place in run.saved)]
     return "\n\n".join(parts)
+
+
+def _cut_off_table(run: Run) -> str:
+    counts = [(progress.name, progress.work.all) for progress in run.progress.values()]
+    rows = [[name, f"{answers.cut_off:,}", f"{answers.requests:,}"] for name, answers in counts if answers.cut_off]
+    return markdown_table(["Step", "Answers cut off", "Requests"], rows)
 
 
 def cost_cell(steps: Sequence[StepProgress]) -> str:

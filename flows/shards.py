@@ -47,6 +47,8 @@ class Tokens:
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cut_off: int = 0
+    """Texts among them that the limit of tokens ended."""
 
     def __add__(self, other: Tokens) -> Tokens:
         if not (self.requests and other.requests):
@@ -55,6 +57,7 @@ class Tokens:
             self.requests + other.requests,
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
+            self.cut_off + other.cut_off,
         )
 
 

@@ -50,6 +50,8 @@ SECONDS_PER_UPLOAD = 600.0
 CLOCK_SKEW = 300.0
 """Seconds by which a job may seem older than it is, as the provider's clock isn't this machine's."""
 DEFAULT_MAX_TOKENS = 8192
+CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
+"""The values of `stop_reason` where tokens ran out."""
 CHUNK = 1 << 16
 BODY_START, BODY_END = b'{"requests":[', b"]}"
 
@@ -405,13 +407,16 @@ def parse_message(answer: Mapping[str, Any]) -> GenerateOutput:
         raise BadRequestError("max_new_tokens were used up before the answer began (by thinking); give more")
     usage = cast("dict[str, Any]", answer.get("usage") or {})
     asked = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return GenerateOutput(
+    output = GenerateOutput(
         generations=["".join(texts)],
         statistics=TokenCounts(
             input_tokens=[sum(int(usage.get(name) or 0) for name in asked)],
             output_tokens=[int(usage.get("output_tokens") or 0)],
         ),
     )
+    if reason in CUT_OFF:
+        output["cut_off"] = [True]
+    return output
 
 
 def error_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMError:

@@ -442,6 +442,11 @@ def bare_texts(inputs: Sequence[FormattedInput], owner: str) -> list[str]:
     return texts
 
 
+def cut_off_in(output: GenerateOutput) -> list[bool]:
+    """By generation: whether the limit of tokens ended it."""
+    return output.get("cut_off") or [False] * len(output["generations"])
+
+
 def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
     """Outputs of several requests for one input, as one output."""
     whole = GenerateOutput(
@@ -454,6 +459,9 @@ def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
     logprobs = [each for output in outputs for each in output.get("logprobs") or []]
     if logprobs:
         whole["logprobs"] = logprobs
+    cut_off = [each for output in outputs for each in cut_off_in(output)]
+    if any(cut_off):
+        whole["cut_off"] = cut_off
     embeddings = [each for output in outputs for each in output.get("embeddings", [])]
     if embeddings:
         whole["embeddings"] = embeddings

@@ -412,6 +412,8 @@ def parse_text(answer: Mapping[str, Any], headers: Mapping[str, str], *, with_lo
         generations=[text],
         statistics=TokenCounts(input_tokens=[int(counts[0])], output_tokens=[int(counts[1])]),
     )
+    if details.get("finish_reason") == "length":
+        output["cut_off"] = [True]
     if with_logprobs:
         tokens = cast("list[dict[str, Any]]", details.get("tokens") or [])
         places = cast("list[list[dict[str, Any]]]", details.get("top_tokens") or [[token] for token in tokens])

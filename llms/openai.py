@@ -609,6 +609,9 @@ def parse_answer(answer: Mapping[str, Any], path: str) -> GenerateOutput:
     logprobs = [_logprobs(choice.get("logprobs")) for choice in listed]
     if any(logprobs):
         output["logprobs"] = logprobs
+    cut_off = [choice.get("finish_reason") == "length" for choice in listed]
+    if any(cut_off):
+        output["cut_off"] = cut_off
     return output
 
 

@@ -50,6 +50,8 @@ class GenerateOutput(TypedDict):
     statistics: TokenCounts
     logprobs: NotRequired[list[list[list[Logprob]]] | None]
     """By generation, by token: the most likely tokens, the best first."""
+    cut_off: NotRequired[list[bool]]
+    """By generation: whether the limit of tokens ended it. Absent where it ended none."""
     embeddings: NotRequired[list[list[float]]]
     """The vector of the text, as the only one, where the model gives vectors. There are no generations then."""
     error: NotRequired[Failure]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, field_validator
 
 from llms import LLM, AnyLLM, LLMError
+from llms.base import cut_off_in
 from llms.embeddings import Embeddings
 from llms.errors import Failure, KeptError, failure_of
 from llms.images import ImageGenerationModel
@@ -22,6 +23,8 @@ from llms.parameters import Aside, ParameterError, short
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
 from tasks.steps import METADATA, Step, failure_in
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
+
+CUT_OFF = "; the limit of tokens cut the answer off: give more `max_new_tokens` (in llm.generation_kwargs)"
 
 
 class UnreadableAnswerError(ValueError):
@@ -39,6 +42,8 @@ class Answer:
     output_tokens: int = 0
     logprobs: list[list[Logprob]] | None = None
     """By token: the most likely ones, where the LLM was asked for them."""
+    cut_off: bool = False
+    """Whether the limit of tokens ended it, or one of the texts it's made from."""
     failure: Failure | None = None
 
 
@@ -293,6 +298,7 @@ class Task(ModelStep):
             input_tokens=statistics["input_tokens"][place],
             output_tokens=statistics["output_tokens"][place],
             logprobs=logprobs[place] if logprobs else None,
+            cut_off=cut_off_in(output)[place],
         )
         try:
             columns = self.format_output(text, row)
@@ -317,6 +323,8 @@ class Task(ModelStep):
             metadata[f"raw_output_{self.name}"] = answer.raw_output
         if answer.logprobs is not None:
             metadata[f"logprobs_{self.name}"] = answer.logprobs
+        if answer.cut_off:
+            metadata[f"cut_off_{self.name}"] = True
         return metadata | super()._metadata(answer)
 
 
@@ -367,7 +375,10 @@ def is_whole(text: str) -> bool:
 
 def failed(answer: Answer, error: Exception) -> Answer:
     """The same answer, as a failure."""
-    return replace(answer, columns={}, failure=failure_of(error))
+    failure = failure_of(error)
+    if answer.cut_off and not isinstance(error, LLMError):
+        failure["message"] += CUT_OFF
+    return replace(answer, columns={}, failure=failure)
 
 
 def grouped(metadata: Sequence[Row]) -> Row:

@@ -181,6 +181,7 @@ def of_both_orders(answers: Sequence[Answer]) -> Answer:
         raw_output=[answer.raw_output for answer in answers],
         input_tokens=sum(answer.input_tokens for answer in answers),
         output_tokens=sum(answer.output_tokens for answer in answers),
+        cut_off=any(answer.cut_off for answer in answers),
         failure=failure,
     )
 

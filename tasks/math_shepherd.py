@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
+from llms.base import cut_off_in
 from llms.parameters import ParameterError, short
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
 from tasks.base import Answer, Task, UnreadableAnswerError, failed
@@ -146,6 +147,8 @@ class Completions:
     """Of each completion with a final answer, whether it's the golden one."""
     input_tokens: int = 0
     output_tokens: int = 0
+    cut_off: bool = False
+    """Whether the limit of tokens ended one of them."""
 
     @property
     def chat(self) -> Any:
@@ -162,6 +165,7 @@ class Completions:
         self.reached += [same_answer(answer, golden) for answer in answers if answer is not None]
         self.input_tokens += sum(output["statistics"]["input_tokens"])
         self.output_tokens += sum(output["statistics"]["output_tokens"])
+        self.cut_off = self.cut_off or any(cut_off_in(output))
 
 
 class MathShepherdCompleter(Task):
@@ -277,15 +281,13 @@ class MathShepherdCompleter(Task):
             raw_output=[each.texts for each in begun.values()],
             input_tokens=sum(each.input_tokens for each in begun.values()),
             output_tokens=sum(each.output_tokens for each in begun.values()),
+            cut_off=any(each.cut_off for each in begun.values()),
         )
         open_ones = [(steps, each) for steps, each in begun.items() if not self._is_settled(each)]
         if open_ones:
             steps, completions = open_ones[0]
             count, readable = len(completions.texts), len(completions.reached)
-            problem = (
-                f"expected {self.N} final answers after {short(steps[-1])}, got {readable} of {count} completions;"
-                " they may need more room (llm.generation_kwargs.max_new_tokens)"
-            )
+            problem = f"expected {self.N} final answers after {short(steps[-1])}, got {readable} of {count} completions"
             return failed(answer, UnreadableAnswerError(problem))
         shares = {steps: completions.share for steps, completions in begun.items()}
         return replace(answer, columns=self.labelled(solutions, golden, shares))

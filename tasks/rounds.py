@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from llms import LLMError
+from llms.base import cut_off_in
 from llms.parameters import ParameterError
 from llms.typing import FormattedInput, GenerateOutput
 from tasks.base import Answer, Task, UnreadableAnswerError, failed
@@ -89,6 +90,7 @@ class HeldTalk:
         self._prompts: list[Any] = []
         self._texts: list[str | None] = []
         self._input_tokens = self._output_tokens = 0
+        self._cut_off = False
         self._go_on(None)
 
     def hear(self, output: GenerateOutput | BaseException) -> None:
@@ -101,6 +103,7 @@ class HeldTalk:
         self._texts.append(output["generations"][0])
         self._input_tokens += output["statistics"]["input_tokens"][0]
         self._output_tokens += output["statistics"]["output_tokens"][0]
+        self._cut_off = self._cut_off or any(cut_off_in(output))
         self._go_on(self._texts[-1])
 
     def _go_on(self, text: str | None) -> None:
@@ -120,6 +123,7 @@ class HeldTalk:
             raw_output=self._texts or None,
             input_tokens=self._input_tokens,
             output_tokens=self._output_tokens,
+            cut_off=self._cut_off,
         )
 
 
