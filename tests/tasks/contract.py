@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llms import OfflineBatchGenerationNotFinishedError, OpenAILLM
+from pydantic import SecretStr
+
+from llms import (
+    AnthropicLLM,
+    AzureOpenAILLM,
+    InferenceEndpointsLLM,
+    OfflineBatchGenerationNotFinishedError,
+    OpenAILLM,
+)
+from llms.base import AsyncLLM
 from llms.local_provider import LocalProvider
 from tasks.base import Task
 from tasks.steps import METADATA, failure_in
@@ -73,6 +82,7 @@ def check_contract(
         check_unreadable(provider, make, row, columns, broken)
     provider.set(answers=[{"match": "", "answer": answer}])
     check_offline(provider, make, row, columns)
+    check_adapters(provider, make, row, columns)
 
 
 def plain_prompt(task: Task, row: Row) -> Any:
@@ -128,6 +138,32 @@ def check_offline(provider: LocalProvider, make: Callable[..., Task], row: Row, 
     made = made_offline(task, row)
     assert provider.batches, "no batch job was made"
     assert {each: made[each] for each in columns} == columns
+
+
+def adapters(provider: LocalProvider) -> list[AsyncLLM]:
+    """A model of every adapter besides OpenAI's, online, and offline where it has batches."""
+    host = provider.base_url.removesuffix("/v1")
+    offline: dict[str, Any] = {"use_offline_batch_generation": True}
+    return [
+        InferenceEndpointsLLM(base_url=provider.base_url, model_display_name="judge"),
+        *(AnthropicLLM(model="judge", base_url=host, api_key=SecretStr("k"), **way) for way in ({}, offline)),
+        *(
+            AzureOpenAILLM(model="judge", base_url=f"{host}/openai", api_key=SecretStr("k"), **way)
+            for way in ({}, offline)
+        ),
+    ]
+
+
+def check_adapters(provider: LocalProvider, make: Callable[..., Task], row: Row, columns: Row) -> None:
+    """The same answer makes the same columns, whichever way it comes."""
+    is_bare = isinstance(make(llm=llm()).prompt(row), str)
+    for adapter in adapters(provider):
+        # Messages are chats, and bare prompts go to a server of Hugging Face's own.
+        if is_bare and not isinstance(adapter, AzureOpenAILLM):
+            continue
+        made = made_offline(make(llm=adapter), row)
+        assert {each: made[each] for each in columns} == columns, adapter
+        assert failure_in(made) is None, adapter
 
 
 def made_offline(task: Task, row: Row) -> Row:
