@@ -231,29 +231,46 @@ class Jobs:
         self.storage.write(self._wait_path(wait.flow_run), orjson.dumps(asdict(wait)))
 
     def wait_of(self, flow_run: str) -> Wait | None:
-        try:
-            return Wait(**orjson.loads(self.storage.read(self._wait_path(flow_run))))
-        except FileNotFoundError:
-            return None
+        """What a run waits for, where it waits and that can be read."""
+        return self._wait_at(self._wait_path(flow_run))
 
     def forget_wait(self, flow_run: str) -> None:
         self.storage.remove(self._wait_path(flow_run))
 
     def waits(self) -> list[Wait]:
-        found: list[Wait] = []
-        for path in self.storage.files(self.storage.path("waits"), ".json"):
-            try:
-                found.append(Wait(**orjson.loads(self.storage.read(path))))
-            except FileNotFoundError:
-                continue
-        return found
+        """What all runs wait for. Those that can't be read are left out, with a warning."""
+        found = (self._wait_at(path) for path in self.storage.files(self.storage.path("waits"), ".json"))
+        return [wait for wait in found if wait is not None]
+
+    def _wait_at(self, path: str) -> Wait | None:
+        try:
+            return Wait(**orjson.loads(self.storage.read(path)))
+        except FileNotFoundError:
+            return None
+        except (orjson.JSONDecodeError, TypeError) as error:
+            run_logger().warning(
+                "the note of what a run waits for, %r, is damaged, or of a later version of this program (%s): the run"
+                " wakes up by its schedule alone, and writes it anew",
+                path,
+                error,
+            )
+            return None
 
     def note_of(self, run: str) -> RunNote | None:
+        """What is noted of a run, if anything is. Where that can't be read, its run goes on as a retry."""
         path = self.storage.path("runs", f"{run}.json")
         try:
             return RunNote(**orjson.loads(self.storage.read(path)))
         except FileNotFoundError:
             return None
+        except (orjson.JSONDecodeError, TypeError) as error:
+            run_logger().warning(
+                "the note of a run, %r, is damaged, or of a later version of this program (%s): the run goes on as if"
+                " it were retried, and asks again for what needs an approval",
+                path,
+                error,
+            )
+            return RunNote(attempt="", run_count=0)
 
     def write_note(self, run: str, note: RunNote) -> None:
         self.storage.write(self.storage.path("runs", f"{run}.json"), orjson.dumps(asdict(note)))
@@ -263,7 +280,7 @@ class Jobs:
         path = self.storage.path("queues", f"{queue}.json")
         try:
             return orjson.loads(self.storage.read(path))["limit"]
-        except FileNotFoundError:
+        except (FileNotFoundError, orjson.JSONDecodeError):
             return None
 
     def write_queue_limit(self, queue: str, limit: int) -> None:

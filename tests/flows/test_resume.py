@@ -73,3 +73,36 @@ def test_rows_that_another_run_left_elsewhere_are_missed_before_anything_is_aske
 
     Jobs(storage).write_note(FIRST, RunNote(f"{FIRST}:4", 4))
     assert resumed(storage, given).passes == 0
+
+
+DAMAGED = pytest.mark.parametrize(
+    "content", [b"", b'{"run": "half', b'{"of_a_later_version": 1}'], ids=["empty", "cut", "of a later version"]
+)
+
+
+@DAMAGED
+def test_a_run_whose_note_is_damaged_goes_on_as_a_retry_and_is_approved_anew(
+    storage: Storage, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = flow_run(labels={STORAGE_LABEL: storage.root}).model_copy(update={"run_count": 2})
+    Jobs(storage).write_note(str(given.id), RunNote(f"{given.id}:1", 1, approved=10.0))
+    storage.write(storage.path("runs", f"{given.id}.json"), content)
+
+    run = resumed(storage, given)
+
+    assert (run.attempt, run.passes, run.approved) == (f"{given.id}:2", 0, 0.0)
+    assert "the note of a run" in caplog.text
+
+
+@DAMAGED
+def test_a_damaged_wait_doesnt_keep_other_runs_from_waking_up(
+    storage: Storage, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = Jobs(storage)
+    for name in (FIRST, "another"):
+        jobs.write_wait(Wait(FIRST, name, [], [name], 0, 1.0, 2.0))
+    storage.write(storage.path("waits", "another.json"), content)
+
+    assert [each.flow_run for each in jobs.waits()] == [FIRST]
+    assert jobs.wait_of("another") is None
+    assert "wakes up by its schedule alone" in caplog.text
