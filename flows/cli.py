@@ -115,6 +115,36 @@ def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | 
 
 
 @main.command()
+# Runs that wait for batches come by more often than every two days.
+@click.option("--unused-for", type=click.IntRange(min=2), default=30, show_default=True, help="Days.")
+@click.option("--yes", is_flag=True, help="Remove it. Without this, it's only listed.")
+def clean(unused_for: int, yes: bool) -> None:
+    """Remove rows, answers and datasets that no run has used for a while.
+
+    From the storage: the folder in STILLFLOW_STORAGE, or ~/.stillflow. What is removed isn't asked again, unless a
+    run needs it again: then it's paid again. What waits for batches stays.
+    """
+    from flows.cleaning import unused
+    from flows.storage import storage_at
+
+    storage = storage_at()
+    with clear_errors():
+        found = unused(storage, unused_for)
+        for each in found:
+            if yes:
+                each.remove()
+            click.echo(f"{megabytes(each.size):>10}  {each.days:5.0f} days  {each.name}")
+    done = "removed" if yes else "to remove; nothing is removed without --yes"
+    if not storage.is_local:
+        click.echo(f"{storage.root} has to be cleaned by a lifecycle rule: these are the datasets opened here.")
+    click.echo(f"{megabytes(sum(each.size for each in found))} in {len(found):,} places {done}")
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", default=8400, show_default=True)
 @click.option("--secret-block", help="A Prefect Secret block with the signing secret, where it isn't in the variable.")

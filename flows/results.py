@@ -34,7 +34,7 @@ from flows.run import BatchSettings, Run, parameters_of
 from flows.running import await_or_run
 from flows.shards import ShardRef, read_schema, read_table, unified_schema
 from flows.spread import opened_spread
-from flows.storage import STORAGE_VARIABLE, Storage, StorageError
+from flows.storage import STORAGE_VARIABLE, Storage, StorageError, mark_used
 from flows.waiting import done_waiting, wait_for, wake
 from llms.code import digest_of_text
 from llms.parameters import import_path
@@ -228,12 +228,13 @@ def open_dataset(storage: Storage, refs: Sequence[ShardRef]) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset, concatenate_datasets
 
-    folder = Path(_local_folder(storage)) / digest([ref.digest for ref in refs])
+    folder = Path(local_datasets(storage)) / digest([ref.digest for ref in refs])
     if not _is_whole(folder):
         if folder.exists():
             run_logger().warning("the dataset in %s is damaged: it's made anew from its shards", folder)
             shutil.rmtree(folder, ignore_errors=True)
         _write_dataset(storage, refs, folder)
+    mark_used(folder)
     parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
     return concatenate_datasets(parts) if parts else Dataset(pa.table({}))
 
@@ -311,7 +312,8 @@ def fitted(table: Any, schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-def _local_folder(storage: Storage) -> str:
+def local_datasets(storage: Storage) -> str:
+    """The folder of the datasets that were opened on this machine."""
     if storage.is_local:
         return storage.path("datasets")
     return posixpath.join(str(Path("~/.stillflow").expanduser()), "datasets")

@@ -15,6 +15,8 @@ from tasks.generators import GeneratorTask, SeedRows, makes_rows
 from tasks.steps import GeneratorStep, Step
 
 AHEAD = 8
+RUN_FOLDER = "run-"
+"""How the name of a folder begins that has the rows of one run, which used no cache."""
 """Shards that a source may be ahead of its quickest reader."""
 
 
@@ -86,7 +88,7 @@ class Node:
     def folder(self, *parts: str) -> str:
         """Where its shards are kept: by its name, what decides its rows, and, without a cache, the run."""
         decides = digest({"name": self.name, **self.step.identity()})
-        fresh = () if self.use_cache else (f"run-{self.run.id}",)
+        fresh = () if self.use_cache else (f"{RUN_FOLDER}{self.run.id}",)
         return self.run.storage.path("steps", self.name, decides, *fresh, *parts)
 
     def shard_path(self, place: int, inputs: Sequence[ShardRef]) -> str:

@@ -170,6 +170,7 @@ def find_shard(storage: Storage, path: str) -> ShardRef | None:
     except ShardError as error:
         run_logger().warning("%s. It's made anew: what its journal doesn't answer is asked again", error)
         return None
+    storage.mark_used(path)
     return replace(ShardRef(**known), uri=path, work=work_in(known["work"]))
 
 

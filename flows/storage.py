@@ -100,6 +100,11 @@ class Storage:
                 " address (s3://...) that can be written to; what is done so far is kept"
             ) from error
 
+    def mark_used(self, path: str) -> None:
+        """Note that something is still of use, for `python -m flows clean`. An object store can't keep that."""
+        if self.is_local:
+            mark_used(Path(path))
+
     def remove(self, path: str) -> None:
         """Remove a file, if it's there."""
         if self.is_local:
@@ -145,6 +150,12 @@ class Storage:
             return []
         found = [each["name"] for each in self._call("ls", folder, detail=True) if each["type"] == "directory"]
         return sorted(posixpath.join(folder, posixpath.basename(str(name).rstrip("/"))) for name in found)
+
+
+def mark_used(path: Path) -> None:
+    """Let the time of a file or a folder be now, where that may be done."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def storage_at(root: str | None = None) -> Storage:
