@@ -325,14 +325,14 @@ def shard_lengths(longest: int) -> Iterator[int]:
 
 
 def shard_length(place: int, longest: int) -> int:
-    """How many rows the shard at a place has: a sixteenth of all rows before it, within bounds.
+    """How many rows the shard at a place has: a twentieth of all rows before it, within bounds.
 
     So the next step begins soon, and ends soon after this one, in a small dataset too.
     """
     before = 0
     for _ in range(place):
-        length = min(longest, max(SHORTEST_SHARD, before // 16))
+        length = min(longest, max(SHORTEST_SHARD, before // 20))
         if length == longest:
             return longest
         before += length
-    return min(longest, max(SHORTEST_SHARD, before // 16))
+    return min(longest, max(SHORTEST_SHARD, before // 20))

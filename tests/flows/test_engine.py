@@ -382,8 +382,8 @@ def test_shards_begin_short_and_grow_to_the_most_rows_that_they_may_have() -> No
     def lengths(longest: int, count: int) -> list[int]:
         return list(islice(shard_lengths(longest), count))
 
-    assert lengths(500, 18) == [*[100] * 17, 106]
-    assert [shard_length(place, 500) for place in range(18)] == lengths(500, 18)
+    assert lengths(500, 22) == [*[100] * 21, 105]
+    assert [shard_length(place, 500) for place in range(22)] == lengths(500, 22)
     assert lengths(500, 60)[-1] == 500
     assert sum(lengths(500, 60)) < 60 * 400
     assert lengths(20, 40) == [20] * 40
