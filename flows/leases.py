@@ -199,12 +199,10 @@ class SharedLimit:
                 while not self._stopping:
                     await self._look_or_say(client)
                     await self._pause()
-                await asyncio.gather(*(client.release_concurrency_slots_with_lease(each.id) for each in self.leases))
+                await _release(client, self.leases)
                 # Last, and not where there may be a lease it doesn't know: one who is alone frees what is left.
                 if self._is_sure:
-                    await asyncio.gather(
-                        *(client.release_concurrency_slots_with_lease(each.id) for each in self.members)
-                    )
+                    await _release(client, self.members)
         except Exception as error:  # noqa: BLE001 -- whatever the client raises: leases end by themselves
             logger.warning("the shared limit %r is kept to no longer (%s)", self.name, error)
             self._tell(None)
@@ -446,6 +444,14 @@ async def _renewed(client: PrefectClient, lease: Lease, seconds: float) -> bool:
         raise
     lease.renewed = now
     return True
+
+
+async def _release(client: PrefectClient, leases: Sequence[Lease]) -> None:
+    """Give all of them back that can be, and raise what one of the others met."""
+    calls = (client.release_concurrency_slots_with_lease(each.id) for each in leases)
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _take_off(client: PrefectClient, name: str, places: int) -> None:
