@@ -107,10 +107,7 @@ def test_two_processes_keep_to_a_limit_together_and_use_it(
         one.interrupt()
         wait_for(lambda: not one.running, seconds=30, what="the end of the first process")
         assert gcl.processes == 1
-        # The last requests of the first one have ended by then. Not asked of all requests: their long list takes the
-        # provider so long that it has none under way meanwhile.
-        time.sleep(2)
-        wait_for(lambda: spawned.stats.in_flight >= 1.8 * LIMIT, seconds=30, what="the requests of the second process")
+        wait_for_requests("two", spawned, two, count=int(1.8 * LIMIT))
 
 
 def test_a_run_that_is_cancelled_in_prefect_gives_everything_back(stack: Stack, tmp_path: Path) -> None:
