@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from llms.local_provider import LocalProvider
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tests.integration.stack import Stack
 
 pytest.register_assert_rewrite("tests.tasks.contract")
+
+hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same every time")
 
 ROOT = Path(__file__).parent.parent
 
