@@ -111,7 +111,8 @@ class DaskCluster:
             future.add_done_callback(tell)
             await done.wait()
             return await asyncio.to_thread(future.result)
-        # Whatever keeps Dask from it, a user's class that can't be unpickled included. What the work raised is a value.
+        # Nothing is swallowed: Dask's errors share no base, and unpickling a user's class may raise anything. All get
+        # the same clear message. What the work itself raised comes as a value.
         except Exception as error:
             raise lost(self.name, order, error) from error
         finally:
@@ -158,7 +159,7 @@ class RayCluster:
         except asyncio.CancelledError:
             self._ray.cancel(made)
             raise
-        # Whatever keeps Ray from it, a user's class that can't be unpickled included. What the work raised is a value.
+        # As with Dask: nothing is swallowed, and what the work itself raised comes as a value.
         except Exception as error:
             raise lost(self.name, order, error) from error
 

@@ -297,7 +297,7 @@ def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
     try:
         made = apply_step(node.step, inputs)
         puzzled = _any_failed(made) and not any(map(_any_failed, inputs))
-    except Exception:  # noqa: BLE001 -- whatever it raises, the prompts of later steps can still be shown
+    except Exception:  # noqa: BLE001 -- of a preview, where a user's step was given stand-ins: it may raise anything
         made, puzzled = [], True
     return [{**stand_ins(node.step), **row} for row in inputs[0]] if puzzled else made
 

@@ -67,7 +67,7 @@ async def _until_taken_over(flow_run: UUID) -> FlowRun:
                     return seen
                 if seen.state and seen.state.is_crashed():
                     known = await _say_alive(client, flow_run)
-            except Exception as error:  # noqa: BLE001 -- whatever the way to the server does: it's asked again
+            except Exception as error:  # noqa: BLE001 -- httpx, Prefect: no common base; a held process outlasts them
                 run_logger().debug("the server can't be asked about this run: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
 

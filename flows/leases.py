@@ -89,7 +89,7 @@ async def _there(names: set[str]) -> set[str]:
     try:
         async with get_client() as client:
             return {name for name in names if await _limit(client, name) is not None}
-    except Exception as error:  # noqa: BLE001 -- whatever the client raises: the run can do without
+    except Exception as error:  # noqa: BLE001 -- httpx's, Prefect's and a server's own errors share no base; it's warned of
         logger.warning("can't ask Prefect for shared limits (%s): this run keeps to its own", error)
         return set()
 
@@ -203,7 +203,7 @@ class SharedLimit:
                 # Last, and not where there may be a lease it doesn't know: one who is alone frees what is left.
                 if self._is_sure:
                     await _release(client, self.members)
-        except Exception as error:  # noqa: BLE001 -- whatever the client raises: leases end by themselves
+        except Exception as error:  # noqa: BLE001 -- errors without a common base, as above; leases end by themselves
             logger.warning("the shared limit %r is kept to no longer (%s)", self.name, error)
             self._tell(None)
 
@@ -241,7 +241,7 @@ class SharedLimit:
         try:
             async with asyncio.timeout(LONGEST_LOOK):
                 await self._look(client)
-        except Exception as error:  # noqa: BLE001 -- whatever the client raises: what is leased is still kept to
+        except Exception as error:  # noqa: BLE001 -- as above; it looks again, and warns
             now = time.monotonic()
             if not isinstance(error, httpx.HTTPStatusError | httpx.ConnectError):
                 self._unsure = time.time()

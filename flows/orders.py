@@ -69,7 +69,7 @@ def packed(node: Node) -> tuple[bytes, str]:
         check_no_secret(node.name, model)
     try:
         step = pickled(node.step)
-    # Pickling calls the code of a user's classes, which may raise anything.
+    # Nothing is swallowed: pickling calls the code of a user's classes, which may raise anything, and it's said whose.
     except Exception as error:
         raise SpreadError(
             f"{node.name}: {type(node.step).__name__} can't be sent to another process ({error}); keep connections and"
