@@ -10,18 +10,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from llms.code import code_digest
 from llms.errors import LLMError, failure_of
-from llms.limits import OUTAGE_TIMEOUT, Limiter, known_limiter, limiter_for, send
+from llms.limits import Limiter, known_limiter, limiter_for, send
 from llms.loop import run_sync
-from llms.parameters import Aside, Configurable, explain, for_form, import_path, signature_model, unknown_name_message
+from llms.outages import OUTAGE_TIMEOUT
+from llms.outputs import exactly, first_generations, output_in, outputs_in, too_few
+from llms.parameters import (
+    Aside,
+    Configurable,
+    explain,
+    for_form,
+    import_path,
+    is_ours,
+    signature_model,
+    takes_none,
+    unknown_name_message,
+)
+from llms.references import hidden, plain
+from llms.secrets import masked_values
 from llms.structured_output import json_schema_of
 from llms.typing import (
+    PARTS_OF_TOKENS,
     ChatType,
     FormattedInput,
     GenerateOutput,
@@ -29,9 +45,15 @@ from llms.typing import (
     JSONSchema,
     PriceSource,
     TokenCounts,
+    Usage,
 )
+from llms.usage import usage_of
 
 CHARACTERS_PER_TOKEN = 4
+COMPLETIONS = 1
+"""How often the rest is asked for, where fewer generations came than were asked for."""
+TOKEN_LIMIT = "max_new_tokens"
+"""The parameter that a question leaves out: more tokens ask again only what ran out of them."""
 
 NOT_PARAMETERS = frozenset({"self", "input", "inputs", "num_generations", "structured_output"})
 
@@ -74,6 +96,39 @@ class LLM(Configurable, ABC):
     def price_source(self) -> PriceSource | None:
         """Where the price of its requests is found. None, as here: it has none that is known."""
         return None
+
+    def addressee(self) -> dict[str, Any]:
+        """Who is asked and with which parameters, as JSON values: what all its questions have in common.
+
+        Kept answers are found by it and by `question`. Here it's the class's name, what of its `identity` isn't at
+        its default, and the code of classes that aren't ours: a class may be moved, and get another field.
+        """
+        defaults = {
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) == field.get_default(call_default_factory=True)
+        }
+        said = {
+            name: value
+            for name, value in self.identity().items()
+            if name not in defaults and name not in {"type", "code", "provider"}
+        }
+        return {"class": type(self).__name__, **said, **own_code(type(self))}
+
+    def question(self, given: FormattedInput, num_generations: int = 1) -> Any:
+        """What one request asks besides, as JSON values. Raises LLMError where it can't be asked."""
+        prompt, schema = split_input(given)
+        return [prompt, schema, num_generations]
+
+    def token_limit(self) -> int | None:
+        """The most tokens of an answer, where a question says nothing of it: an answer that it cut off says so."""
+        return None
+
+    def service_at(self, **place: Any) -> dict[str, Any]:
+        """`addressee` of a service at an address: that, and the parameters without the limit of tokens."""
+        given = {name: value for name, value in self.generation_kwargs.items() if name != TOKEN_LIMIT}
+        changed = not is_ours(type(self).generating_function())
+        return {**place, "parameters": given, **(own_code(type(self)) if changed else {})}
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         """Answer `inputs`, in their order, with `num_generations` texts each."""
@@ -134,11 +189,7 @@ class LLM(Configurable, ABC):
         except LLMError as error:
             if error.fatal:
                 raise
-            return GenerateOutput(
-                generations=[None] * num_generations,
-                statistics=TokenCounts(input_tokens=[0] * num_generations, output_tokens=[0] * num_generations),
-                error=failure_of(error),
-            )
+            return failed_output(error, num_generations)
 
     async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
         """Answer one input. Inputs that arrive together go to `generate` together, in a thread.
@@ -162,17 +213,24 @@ class LLM(Configurable, ABC):
     def _generate_batch(self, batch: list[_Pending]) -> None:
         for n, schema, group in _alike(batch, self.structured_output):
             try:
-                outputs = self.generate([each.prompt for each in group], num_generations=n, **self.keywords(schema))
-                if len(outputs) != len(group):
-                    raise LLMError(
-                        f"{type(self).__name__}.generate got {len(group)} inputs and gave {len(outputs)} outputs"
-                    )
+                given = self.generate([each.prompt for each in group], num_generations=n, **self.keywords(schema))
+                outputs = outputs_in(given, self._generator(), len(group))
             except Exception as error:  # noqa: BLE001 -- user's code: whatever it raises belongs to the rows that wait for it
                 for each in group:
                     each.resolve(error)
             else:
                 for each, output in zip(group, outputs, strict=True):
-                    each.resolve(output)
+                    try:
+                        each.resolve(
+                            masked_values(exactly(output_in(output, self._generator(), n), n, self._generator()))
+                        )
+                    except LLMError as error:
+                        each.resolve(error)
+
+    @classmethod
+    def _generator(cls) -> str:
+        """Who generates, as messages name it."""
+        return f"{cls.__name__}.{cls.generating_function().__name__}"
 
     def keywords(self, schema: JSONSchema | None) -> dict[str, Any]:
         """The keyword arguments for `generate` or `agenerate`."""
@@ -182,7 +240,7 @@ class LLM(Configurable, ABC):
                 raise LLMError(
                     f"{type(self).__name__} takes no structured output: its generate has no `structured_output`"
                 )
-            wanted["structured_output"] = schema
+            wanted["structured_output"] = plain(schema)
         return wanted
 
     @classmethod
@@ -199,10 +257,14 @@ class LLM(Configurable, ABC):
     def _check_generation_kwargs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        given = {
-            name: each for name, each in cast("Mapping[str, Any]", value).items() if each is not None and each != {}
-        }
         arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
+        # `None` is what a keyword's own default says, wherever that's another value and may be None.
+        nullable = {name for name, each in arguments.model_fields.items() if takes_none(each.annotation)}
+        given = {
+            name: each
+            for name, each in cast("Mapping[str, Any]", value).items()
+            if each != {} and (each is not None or name in nullable)
+        }
         known = frozenset(arguments.model_fields)
         for name in given:
             if name not in known and arguments.model_config.get("extra") != "allow":
@@ -217,12 +279,13 @@ class LLM(Configurable, ABC):
             raise ValueError(explain(error)) from None
         # What says no more than the default says nothing: a form sends it along, and it must not ask anew.
         left_out |= {name for name, field in arguments.model_fields.items() if getattr(checked, name) == field.default}
-        return {name: each for name, each in dict(checked).items() if name not in left_out and each is not None}
+        return {name: each for name, each in dict(checked).items() if name not in left_out}
 
     @field_validator("structured_output", mode="before")
     @classmethod
     def _check_structured_output(cls, value: Any) -> Any:
-        return json_schema_of(value) if value else None
+        # As a flow's parameter it meets Prefect, which takes its references for blocks.
+        return hidden(json_schema_of(value)) if value else None
 
     @model_validator(mode="after")
     def _name_provider(self) -> Self:
@@ -233,8 +296,7 @@ class LLM(Configurable, ABC):
 
     def merge_field(self, name: str, value: Any) -> Any:
         if name == "generation_kwargs" and isinstance(value, Mapping):
-            given = {key: each for key, each in cast("Mapping[str, Any]", value).items() if each is not None}
-            return {**self.generation_kwargs, **given}
+            return {**self.generation_kwargs, **cast("Mapping[str, Any]", value)}
         return super().merge_field(name, value)
 
     @classmethod
@@ -250,7 +312,7 @@ class LLM(Configurable, ABC):
         for position, name in enumerate(inner):
             default = {"default": given[name]} if name in given else {}
             title = {"title": name.replace("_", " ").capitalize()}
-            inner[name] = {**for_form(inner[name]), **default, **title, "position": position}
+            inner[name] = {**for_form({**inner[name], **default}), **title, "position": position}
         properties["generation_kwargs"].pop("required", None)
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
@@ -314,16 +376,49 @@ class AsyncLLM(LLM):
         return self.generate_outputs(inputs, num_generations, **kwargs)
 
     async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        """Answer one input, retrying what may pass.
+
+        What comes is kept: a try for several generations that failed in part, or that gave fewer of them, asks for
+        the rest alone. What was paid for nothing is in the output's `usage`, or in the error's.
+
+        Raises:
+            LLMError: the request failed for good.
+        """
         prompt, schema = split_input(given)
         keywords = self.keywords(schema or self.structured_output)
         limiter = self.limiter()
-        tokens = estimated_tokens(prompt, num_generations, keywords) if "tokens" in limiter.budgets else 0.0
-        return await send(
-            lambda: self.agenerate(input=prompt, num_generations=num_generations, **keywords),
-            limiter,
-            self.max_retries,
-            tokens,
-        )
+        tokens = estimated_tokens(prompt, num_generations, keywords) if limiter.counts_tokens else 0.0
+        parts = _Parts(num_generations)
+
+        async def ask() -> None:
+            wanted = parts.keywords(keywords)
+            try:
+                parts.take(output_in(await self._made(prompt, parts.missing, wanted), self._generator(), parts.missing))
+            except LLMError as error:
+                parts.take_failure(error)
+                raise
+
+        try:
+            for _ in range(1 + COMPLETIONS):
+                await send(ask, limiter, self.max_retries, tokens)
+                if not parts.missing:
+                    return masked_values(parts.output())
+        except LLMError as error:
+            # A fatal one may be that of many rows.
+            if not error.fatal:
+                error.usage = parts.usage()
+            raise
+        raise too_few(self._generator(), num_generations, num_generations - parts.missing, parts.usage())
+
+    async def _made(self, prompt: FormattedInput, num_generations: int, keywords: Mapping[str, Any]) -> object:
+        """What `agenerate` gives, asynchronous or not. Raises LLMError where it can't be called like this."""
+        try:
+            given: object = self.agenerate(input=prompt, num_generations=num_generations, **keywords)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise
+            raise LLMError(f"{error}; it's called with `input`, `num_generations` and its runtime parameters") from None
+        return await given if inspect.isawaitable(given) else given
 
     def limiter(self) -> Limiter:
         """What holds its requests back on the running loop."""
@@ -336,7 +431,7 @@ class AsyncLLM(LLM):
         except LLMError:
             # Without its key it has sent nothing.
             return ""
-        return limiter.trouble if limiter is not None else ""
+        return limiter.circuit.trouble if limiter is not None else ""
 
     def _limits(self) -> Hashable:
         """What tells its limiter from others."""
@@ -363,9 +458,52 @@ class AsyncLLM(LLM):
 def estimated_tokens(prompt: FormattedInput, num_generations: int, keywords: Mapping[str, Any]) -> float:
     """About what a request counts for in a provider's tokens per minute: its text, or the most it may answer."""
     chat: Any = prompt
-    written = len(prompt) if isinstance(prompt, str) else sum(len(str(each["content"])) for each in chat)
+    written = len(prompt) if isinstance(prompt, str) else sum(len(str(each.get("content") or "")) for each in chat)
     most = keywords.get("max_new_tokens") or keywords.get("max_tokens") or 0
     return max(written / CHARACTERS_PER_TOKEN, float(most) * num_generations)
+
+
+class _Parts:
+    """The generations that came for one input so far, and what was paid beside them."""
+
+    def __init__(self, num_generations: int) -> None:
+        self._wanted = num_generations
+        self._outputs: list[GenerateOutput] = []
+        self._wasted: list[Usage] = []
+        self._asked = 0
+
+    @property
+    def missing(self) -> int:
+        if any("embeddings" in output for output in self._outputs):
+            return 0
+        return max(0, self._wanted - sum(len(output["generations"]) for output in self._outputs))
+
+    def keywords(self, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The keywords of the next request: with another seed, where some generations came of the earlier ones."""
+        seed = keywords.get("seed")
+        self._asked += 1
+        if not self._outputs or not isinstance(seed, int):
+            return keywords
+        return {**keywords, "seed": seed + (self._asked - 1) * self._wanted}
+
+    def take(self, output: GenerateOutput) -> None:
+        self._outputs.append(output)
+
+    def take_failure(self, error: LLMError) -> None:
+        self._outputs += error.beside
+        self._wasted += error.usage
+
+    def usage(self) -> list[Usage]:
+        """Of all requests, whatever came of them."""
+        return [*self._wasted, *(usage for output in self._outputs for usage in usage_of(output))]
+
+    def output(self) -> GenerateOutput:
+        """As many generations as were wanted."""
+        whole = self._outputs[0] if len(self._outputs) == 1 else combined(self._outputs)
+        if self._wasted:
+            whole = whole.copy()
+            whole["usage"] = self.usage()
+        return whole if "embeddings" in whole else first_generations(whole, self._wanted)
 
 
 class _Worker:
@@ -426,6 +564,12 @@ def _resolve(output: asyncio.Future[GenerateOutput], value: GenerateOutput | Exc
         output.set_result(value)
 
 
+def own_code(kind: type) -> dict[str, Any]:
+    """The code of the classes that aren't ours, by which their answers are told from others."""
+    foreign = [each for each in kind.__mro__ if issubclass(each, LLM) and not is_ours(each)]
+    return {"code": [code_digest(each) for each in foreign]} if foreign else {}
+
+
 def split_input(given: FormattedInput) -> tuple[Any, JSONSchema | None]:
     """The prompt and the schema of an input."""
     if isinstance(given, tuple):
@@ -447,8 +591,58 @@ def cut_off_in(output: GenerateOutput) -> list[bool]:
     return output.get("cut_off") or [False] * len(output["generations"])
 
 
+def unfinished_in(output: GenerateOutput) -> list[bool]:
+    """By generation: whether it isn't known to be whole, for another reason than the limit of tokens."""
+    return output.get("unfinished") or [False] * len(output["generations"])
+
+
+def finish_reasons_in(output: GenerateOutput) -> list[str | None]:
+    """By generation: why it ended, in the provider's word."""
+    return output.get("finish_reasons") or [None] * len(output["generations"])
+
+
+def failed_output(error: LLMError, num_generations: int, usage: Sequence[Usage] | None = None) -> GenerateOutput:
+    """The output of a request that failed for good, with what was paid all the same: the error's, or `usage`."""
+    spent = list(error.usage if usage is None else usage)
+    rest = [0] * (num_generations - 1)
+    output = GenerateOutput(
+        generations=[None] * num_generations,
+        statistics=TokenCounts(
+            input_tokens=[sum(each["input_tokens"] for each in spent), *rest],
+            output_tokens=[sum(each["output_tokens"] for each in spent), *rest],
+        ),
+        error=failure_of(error),
+    )
+    if spent:
+        output["usage"] = spent
+    return output
+
+
+async def side_by_side(requests: Iterable[Awaitable[GenerateOutput]]) -> GenerateOutput:
+    """The outputs of several requests for one input, as one.
+
+    Raises:
+        LLMError: one of them failed. It has what came of the others, and what was paid for nothing.
+    """
+    done = await asyncio.gather(*requests, return_exceptions=True)
+    outputs = [each for each in done if not isinstance(each, BaseException)]
+    failures: list[LLMError] = []
+    for each in done:
+        if isinstance(each, LLMError):
+            failures.append(each)
+        elif isinstance(each, BaseException):
+            raise each
+    if not failures:
+        return combined(outputs)
+    # One that is final outweighs those that may pass.
+    gravest = min(failures, key=lambda failure: (not failure.fatal, failure.retryable))
+    gravest.beside = [*outputs, *(output for failure in failures for output in failure.beside)]
+    gravest.usage = [usage for failure in failures for usage in failure.usage]
+    raise gravest
+
+
 def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
-    """Outputs of several requests for one input, as one output."""
+    """Outputs of several requests for one input, as one."""
     whole = GenerateOutput(
         generations=[text for output in outputs for text in output["generations"]],
         statistics=TokenCounts(
@@ -456,12 +650,27 @@ def combined(outputs: Sequence[GenerateOutput]) -> GenerateOutput:
             output_tokens=[count for output in outputs for count in output["statistics"]["output_tokens"]],
         ),
     )
+    for name in PARTS_OF_TOKENS:
+        parts = [output["statistics"].get(name) or [0] * len(output["generations"]) for output in outputs]
+        if any(map(any, parts)):
+            whole["statistics"][name] = [count for part in parts for count in part]
     logprobs = [each for output in outputs for each in output.get("logprobs") or []]
     if logprobs:
         whole["logprobs"] = logprobs
     cut_off = [each for output in outputs for each in cut_off_in(output)]
     if any(cut_off):
         whole["cut_off"] = cut_off
+    unfinished = [each for output in outputs for each in unfinished_in(output)]
+    if any(unfinished):
+        whole["unfinished"] = unfinished
+    if any("finish_reasons" in output for output in outputs):
+        whole["finish_reasons"] = [each for output in outputs for each in finish_reasons_in(output)]
+    if any("reasoning" in output for output in outputs):
+        whole["reasoning"] = [
+            each for output in outputs for each in output.get("reasoning") or [None] * len(output["generations"])
+        ]
+    if any("usage" in output for output in outputs):
+        whole["usage"] = [usage for output in outputs for usage in usage_of(output)]
     embeddings = [each for output in outputs for each in output.get("embeddings", [])]
     if embeddings:
         whole["embeddings"] = embeddings

@@ -30,7 +30,8 @@ def code_digest(kind: type) -> str:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             # The docstring of a function made into a Task holds its prompt.
             node.body = node.body if function else node.body[1:]
-    return digest_of_text(ast.dump(tree))
+    # Not `ast.dump`, which looks otherwise in each version of Python.
+    return digest_of_text(ast.unparse(tree))
 
 
 def bytecode_text(code: types.CodeType) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from llms.base import LLM, bare_texts
-from llms.errors import BadRequestError, KeptError
+from llms.errors import BadRequestError, InvalidResponseError, KeptError
+from llms.outputs import outputs_in
 from llms.parameters import Aside, short
+from llms.reading import list_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, TokenCounts
 
 
@@ -43,7 +46,8 @@ class Embeddings(LLM):
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         texts = bare_texts(inputs, type(self).__name__)
-        return [embedding_output(vector) for vector in self.encode(texts, **kwargs)]
+        vectors = outputs_in(self.encode(texts, **kwargs), f"{type(self).__name__}.encode", len(texts))
+        return [_unread(vector) for vector in vectors]
 
     @classmethod
     def generating_function(cls) -> Callable[..., Any]:
@@ -67,6 +71,14 @@ class ServiceEmbeddings(Embeddings):
         return vectors_in(self.generate_outputs(inputs, **kwargs))
 
 
+def checked_output(vector: object, input_tokens: int) -> GenerateOutput:
+    """The output for one text, from what an answer has as its vector. Raises InvalidResponseError where it's none."""
+    numbers = list_in(vector)
+    if not numbers or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+        raise InvalidResponseError(f"the provider's answer has an embedding that is no vector: {short(vector)}")
+    return embedding_output(cast("list[float]", numbers), input_tokens)
+
+
 def text_to_embed(given: FormattedInput, num_generations: int) -> str:
     """The text of a request. Raises BadRequestError where it's something else, or asked for more than once."""
     if not isinstance(given, str):
@@ -82,6 +94,13 @@ def embedding_output(vector: Iterable[float], input_tokens: int = 0) -> Generate
         generations=[],
         statistics=TokenCounts(input_tokens=[input_tokens], output_tokens=[0]),
         embeddings=[[float(number) for number in vector]],
+    )
+
+
+def _unread(vector: Any) -> GenerateOutput:
+    """The output for one text of an engine, whose vector is read where its row can fail alone."""
+    return GenerateOutput(
+        generations=[], statistics=TokenCounts(input_tokens=[0], output_tokens=[0]), embeddings=[vector]
     )
 
 

@@ -7,10 +7,53 @@ stops at once with one message in place of a thousand failed rows.
 
 from __future__ import annotations
 
+import re
+import sysconfig
+import traceback
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import TypedDict
+
+from llms.secrets import masked
+
+if TYPE_CHECKING:
+    from llms.typing import GenerateOutput, Usage
+
+LONGEST_MESSAGE = 2000
+"""Characters of what is kept of a failure with each row: some servers repeat the prompt, or send a page."""
+
+MISTAKES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NameError)
+_ROOT = Path(__file__).resolve().parent.parent
+NOT_A_USERS = (
+    "<",
+    *(f"{_ROOT / package}/" for package in ("llms", "tasks", "flows")),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
+"""What the names of files begin with that aren't of a user's own: ours, Python's, and installed ones."""
+
+# How servers say that a prompt is too long, where they have no code for it, or another one: a row each.
+TOO_LONG = re.compile(
+    "|".join(
+        (
+            r"maximum context length",  # OpenAI, vLLM, DeepSeek, Mistral, Fireworks, OpenRouter
+            r"context_length_exceeded|exceed_context_size",  # codes that stand in messages
+            r"exceeds? (the )?(available |model's )?context (size|window|length|limit)",  # llama.cpp, Anthropic, OpenAI
+            r"(prompt|input) is too long",  # Anthropic, Bedrock
+            r"input token count .*exceeds the maximum",  # Gemini
+            r"reduce (the length of )?(the|your) (messages|prompt|input)",  # Cerebras, Groq
+            r"`inputs` tokens \+|`inputs` must have less than",  # TGI, Together
+            r"(longer|greater) than the (model's |maximum )?(model|context) length",  # vLLM, SGLang, LM Studio
+            r"maximum prompt length is",  # xAI
+            r"exceeded model token limit",  # Moonshot
+            r"range of input length should be",  # DashScope
+            r"context length of|input length exceeds the context",  # Text Embeddings Inference, Ollama
+            r"too many tokens",  # Cohere
+        )
+    ),
+    re.IGNORECASE,
+)
 
 
 class Failure(TypedDict):
@@ -27,10 +70,19 @@ class LLMError(Exception):
     retryable: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, usage: Sequence[Usage] = (), paid: bool = False
+    ) -> None:
+        # It may be the provider's words, which end in rows, files and logs.
+        super().__init__(masked(message))
         self.retry_after = retry_after
         """Seconds that the provider asked to wait, if it did."""
+        self.usage: list[Usage] = list(usage)
+        """What is billed all the same, by request."""
+        self.paid = paid or bool(usage)
+        """Whether the provider did its work, which it bills: such a request is hardly sent again."""
+        self.beside: list[GenerateOutput] = []
+        """What came of the other requests that the same input was sent as."""
 
 
 class RateLimitError(LLMError):
@@ -80,10 +132,40 @@ class InvalidResponseError(LLMError):
     retryable = True
 
 
+class EmptyAnswerError(LLMError):
+    """The provider answered, and is paid, without any text: the same request would end the same way."""
+
+
 class ExpiredError(LLMError):
     """The request wasn't answered before its batch expired."""
 
     retryable = True
+
+
+class IncompleteResultsError(LLMError):
+    """A job has ended, and its results aren't whole yet: a file isn't there, is cut, or has too few lines."""
+
+    def __init__(self, message: str, *, ended: float = 0.0, gone: LLMError | None = None) -> None:
+        super().__init__(message)
+        self.ended = ended
+        """When the job ended, by the provider's clock, in seconds since 1970; 0 where it doesn't say."""
+        self.gone = gone
+        """What the provider says of a file that it doesn't know."""
+
+
+class UndecidedJobError(LLMError):
+    """Open jobs may be the one that is looked for, and don't show whose they are before they end."""
+
+    def __init__(self, jobs: Sequence[str]) -> None:
+        self.jobs = tuple(jobs)
+        some = ", ".join(self.jobs[:3]) + (" ..." if len(self.jobs) > 3 else "")
+        super().__init__(
+            f"{len(self.jobs):,} open batches of the account ({some}) may be this one: their results will show it"
+        )
+
+
+class OtherModelError(LLMError):
+    """The answer is another model's than the one that was asked."""
 
 
 class BadRequestError(LLMError):
@@ -130,9 +212,9 @@ class OfflineBatchGenerationNotFinishedError(Exception):
 class KeptError(LLMError):
     """A failure of an earlier time, under its own type and message."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure["message"])
-        self.failure = failure
+    def __init__(self, failure: Failure, usage: Sequence[Usage] = ()) -> None:
+        super().__init__(failure["message"], usage=usage)
+        self.failure = Failure(type=failure["type"], message=str(self), retryable=failure["retryable"])
 
 
 def failure_of(error: Exception) -> Failure:
@@ -141,9 +223,24 @@ def failure_of(error: Exception) -> Failure:
         return error.failure
     return Failure(
         type=type(error).__name__,
-        message=str(error) or repr(error),
+        message=cut(masked(f"{str(error) or repr(error)}{_place_of(error)}"), LONGEST_MESSAGE),
         retryable=isinstance(error, LLMError) and error.retryable,
     )
+
+
+def _place_of(error: Exception) -> str:
+    """Where in a user's code a mistake of programming came to light: its words alone, such as `'q'`, name nothing."""
+    if not isinstance(error, MISTAKES) and str(error):
+        return ""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_A_USERS)
+    ]
+    return f" (in {frames[-1].name}, {Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def cut(text: str, length: int) -> str:
+    """`text`, where it's longer its beginning and how much was left out."""
+    return text if len(text) <= length else f"{text[:length].rstrip()} … ({len(text) - length:,} more characters)"
 
 
 def error_for_status(status: int, message: str, *, code: str = "", retry_after: float | None = None) -> LLMError:
@@ -157,9 +254,10 @@ def error_for_status(status: int, message: str, *, code: str = "", retry_after: 
         retry_after: seconds that the provider asked to wait.
     """
     if code in {"insufficient_quota", "billing_hard_limit_reached"} or status == 402:
-        return QuotaExceededError(f"{message} (add credit to the account, or use another key)")
-    # At embeddings OpenAI gives no code for it, and other servers never do.
-    if code == "context_length_exceeded" or (status == 400 and "maximum context length" in message):
+        fewer = ", lower `max_new_tokens`" if "max_tokens" in message else ""
+        return QuotaExceededError(f"{message} (add credit to the account{fewer}, or use another key)")
+    # At embeddings OpenAI gives no code for it, and most other servers never do.
+    if code == "context_length_exceeded" or (status in {400, 413, 422} and TOO_LONG.search(message)):
         return ContextLengthError(message)
     if code in {"content_filter", "content_policy_violation", "moderation_blocked"}:
         return ContentFilterError(message)

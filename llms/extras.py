@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
 from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+"""Of a clone, which isn't installed: what an extra needs is read here."""
+
+OPENED_WITH = {"s3fs": "s3", "Pillow": "images"}
+"""Packages that fsspec and datasets ask for: to the extra that has them."""
 
 
 class MissingPackageError(ImportError):
@@ -24,10 +36,10 @@ def package(name: str, extra: str, user: str) -> Any:
     Example:
         >>> package("json", "none", "This").dumps([1])
         '[1]'
-        >>> package("no_such_module", "dedup", "MinHashDedup")
+        >>> package("no_such_module", "dedup", "MinHashDedup")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        llms.extras.MissingPackageError: MinHashDedup needs no_such_module: pip install 'stillflow[dedup]'
+        llms.extras.MissingPackageError: MinHashDedup needs no_such_module: ...
     """
     whole = name.partition(".")[0]
     try:
@@ -35,4 +47,31 @@ def package(name: str, extra: str, user: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in {whole, name}:
             raise
-        raise MissingPackageError(f"{user} needs {whole}: pip install 'stillflow[{extra}]'") from None
+        raise MissingPackageError(f"{user} needs {whole}: {how_to_install(extra)}") from None
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what an extra of the project has, for the Python that runs.
+
+    In a clone there's no package `stillflow` to install it with: there it names the extra's packages.
+    """
+    requirements = [f"stillflow[{extra}]"]
+    if PROJECT.exists():
+        project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+        requirements = project["optional-dependencies"][extra]
+    return _pip_install(*requirements)
+
+
+def opened_with(error: Exception) -> str:
+    """The command that installs what fsspec or datasets asks for, in brackets; empty where something else is wrong."""
+    wanted = re.search(r"\b[Ii]nstall '?(\w+fs|Pillow)\b", str(error)) if isinstance(error, ImportError) else None
+    if wanted is None:
+        return ""
+    extra = OPENED_WITH.get(wanted[1])
+    return f" ({how_to_install(extra) if extra else _pip_install(wanted[1])})"
+
+
+def _pip_install(*requirements: str) -> str:
+    here, python = Path.cwd(), Path(sys.executable)
+    shown = os.path.relpath(python, here) if python.is_relative_to(here) else str(python)
+    return shlex.join([shown, "-m", "pip", "install", *requirements])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import orjson
-
 from llms.errors import ConnectionFailedError, InvalidResponseError, RequestTimeoutError
 from llms.parameters import short
+from llms.reading import json_in, list_in, object_in
+from llms.secrets import know_named, masked
+from llms.typing import Logprob
 
 if TYPE_CHECKING:
     import ssl
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 USER_AGENT = "stillflow"
+NEVER = -9999.0
+"""The log probability of a token that can't come, as OpenAI and vLLM have it."""
 
 
 @cache
@@ -36,6 +38,7 @@ def new_session(url: str, headers: Mapping[str, str], timeout: float) -> ClientS
     """A session for requests to `url`; `timeout` in seconds for a whole request. Limits are ours: see `llms.limits`."""
     import aiohttp
 
+    know_named(headers)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=trusted_certificates()),
         timeout=aiohttp.ClientTimeout(total=timeout),
@@ -93,8 +96,8 @@ def proxy_for(url: str) -> str | None:
 def json_object(content: bytes) -> dict[str, Any]:
     """The JSON object of an answer; the first of a list, as TGI sends it. Raises InvalidResponseError."""
     try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
+        answer = json_in(content)
+    except ValueError:
         raise InvalidResponseError(f"the server's answer isn't JSON: {short(content)}") from None
     if isinstance(answer, list) and answer:
         answer = cast("list[Any]", answer)[0]
@@ -103,10 +106,29 @@ def json_object(content: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", answer)
 
 
-def number_in(value: object) -> float | None:
-    """The number that a header or a field holds, if it holds one that can be a count or a time."""
+def plain_refusal(content: bytes) -> str:
+    """The words of a refusal that isn't JSON, as far as they go."""
+    return masked(content.decode("utf-8", "replace").strip())[:500]
+
+
+def paid_object(content: bytes) -> dict[str, Any]:
+    """`json_object` of a model's answer. Raises InvalidResponseError, as paid where that began as an answer."""
     try:
-        number = float(cast("Any", value))
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+        return json_object(content)
+    except InvalidResponseError as error:
+        # A page of a proxy costs nothing.
+        error.paid = content.lstrip()[:1] in {b"{", b"["}
+        raise
+
+
+def logprobs_in(places: object, name: str = "token") -> list[Logprob]:
+    """The likeliest tokens of one place, their texts under `name`.
+
+    The logarithm of 0 is no number in JSON; where a server gives it all the same, it becomes `NEVER`.
+    """
+    tokens = [(object_in(each).get(name), object_in(each).get("logprob")) for each in list_in(places)]
+    return [
+        Logprob(token=token, logprob=float(logprob) if isinstance(logprob, int | float) else NEVER)
+        for token, logprob in tokens
+        if isinstance(token, str)
+    ]

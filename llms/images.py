@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from llms.base import LLM, bare_texts
-from llms.errors import KeptError
+from llms.errors import KeptError, LLMError, failure_of
+from llms.outputs import outputs_in
 from llms.parameters import Aside, short
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, TokenCounts
 
@@ -54,12 +55,27 @@ class ImageGenerationModel(LLM):
         raise NotImplementedError(f"{type(self).__name__} has to define `generate_images`")
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
-        made = self.generate_images(bare_texts(inputs, type(self).__name__), num_generations, **kwargs)
-        return [image_output([base64.b64encode(image).decode() for image in images]) for images in made]
+        prompts = bare_texts(inputs, type(self).__name__)
+        owner = f"{type(self).__name__}.generate_images"
+        made = outputs_in(self.generate_images(prompts, num_generations, **kwargs), owner, len(prompts))
+        return [_encoded(images, owner) for images in made]
 
     @classmethod
     def generating_function(cls) -> Callable[..., Any]:
         return cls.generate_images
+
+
+def _encoded(images: object, owner: str) -> GenerateOutput:
+    """The output for one prompt of an engine. Where it's none, it says why, so that its row fails alone."""
+    listed = cast("list[object]", [images] if isinstance(images, bytes) else images)
+    if isinstance(images, bytes | list | tuple) and all(isinstance(each, bytes) for each in listed):
+        return image_output([base64.b64encode(each).decode() for each in cast("list[bytes]", listed)])
+    problem = LLMError(
+        f"{owner} gave {short(cast('object', images))} for a prompt; expected a list of images as the bytes of a file"
+    )
+    return GenerateOutput(
+        generations=[], statistics=TokenCounts(input_tokens=[], output_tokens=[]), error=failure_of(problem)
+    )
 
 
 def image_output(images: Iterable[str], input_tokens: int = 0, output_tokens: int = 0) -> GenerateOutput:

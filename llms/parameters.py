@@ -12,16 +12,31 @@ import copy
 import difflib
 import inspect
 import re
+import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, PydanticUndefined
+from pydantic_core import CoreSchema, PydanticSerializationError, PydanticUndefined
 
 from llms.code import code_digest
+from llms.references import hidden
+from llms.scripts import portable_name
+from llms.secrets import know, know_address, know_named, masked
 
 T = TypeVar("T")
 
@@ -68,6 +83,18 @@ class Configurable(BaseModel):
                 raise ValueError(unknown_name_message(name, known, cls.__name__))
         return given
 
+    @model_validator(mode="after")
+    def _make_secrets_known(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            value = self.__dict__[name]
+            if isinstance(value, SecretStr):
+                know(value)
+            elif isinstance(value, str):
+                know_address(value)
+            elif isinstance(value, Mapping) and field.exclude:
+                know_named(cast("Mapping[str, Any]", value))
+        return self
+
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         reference = handler(core_schema)
@@ -80,12 +107,24 @@ class Configurable(BaseModel):
             schema["description"] = schema["description"].partition("\n\n")[0]
         properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
         for name, field in cls.model_fields.items():
-            if field.exclude:
+            if name not in shown_fields(cls):
                 properties.pop(name, None)
+            elif "default" in properties.get(name, {}) and isinstance(field.default, Configurable):
+                variants = variants_in(field.metadata)
+                shown = shown_fields(type(field.default))
+                properties[name]["default"] = (
+                    variants.write(field.default)
+                    if variants
+                    else written(field.default, include=shown, exclude_none=True)
+                )
         cls.edit_form(properties)
         for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
-            properties[name] = for_form(properties[name])
-            properties[name]["position"] = position
+            properties[name] = {**for_form(properties[name]), "position": position}
+            _hide_references(properties[name])
+        # Beside "additionalProperties", and before it: a server that refuses a name says then which ones there are.
+        rest = dict(schema)
+        schema.clear()
+        schema.update({"propertyNames": {"enum": sorted(properties, key=form_order(cls).index)}, **rest})
         return reference
 
     @classmethod
@@ -95,12 +134,15 @@ class Configurable(BaseModel):
     def merged(self, overrides: Mapping[str, Any]) -> Self:
         """A copy with `overrides` merged in, nested models and `generation_kwargs` key by key.
 
-        `None` means "as it is": the forms send it for every field left alone.
+        What isn't in it stays. `None` is a value: it takes back what a default or a deployment gave.
 
         Raises:
             ParameterError: a name doesn't exist or a value doesn't fit.
         """
         return merge(self, overrides)
+
+    def check_changes(self, changes: Mapping[str, Any]) -> None:
+        """Raises ParameterError where fields may not be set to the new values together."""
 
     def merge_field(self, name: str, value: Any) -> Any:
         """The new value of one field, given what came in for it."""
@@ -112,16 +154,17 @@ class Configurable(BaseModel):
 
         Of a class that isn't ours its code is part of it.
         """
+        fields = type(self).model_fields
         values = {
             name: getattr(self, name)
-            for name, field in type(self).model_fields.items()
-            if not field.exclude and not any(isinstance(mark, Aside) for mark in field.metadata)
+            for name in shown_fields(type(self))
+            if not any(isinstance(mark, Aside) for mark in fields[name].metadata)
         }
         nested = {name: value.identity() for name, value in values.items() if isinstance(value, Configurable)}
-        plain = self.model_dump(mode="json", include=set(values) - set(nested))
-        ours = type(self).__module__.partition(".")[0] in OURS
+        plain = written(self, include=set(values) - set(nested))
+        ours = is_ours(type(self))
         return {
-            "type": import_path(type(self)),
+            "type": (public_path if ours else import_path)(type(self)),
             **plain,
             **nested,
             **({} if ours else {"code": code_digest(type(self))}),
@@ -170,6 +213,11 @@ class Configurable(BaseModel):
                 setattr(self, name, getattr(updated, name))
 
 
+def is_ours(kind: object) -> bool:
+    """Whether a class or a function is one of this project's."""
+    return str(getattr(kind, "__module__", "")).partition(".")[0] in OURS
+
+
 def set_quietly(model: BaseModel, name: str, value: Any) -> None:
     """Set a field without validating the model again, which a validator of the model must not."""
     cast("dict[str, Any]", model.__dict__)[name] = value
@@ -183,15 +231,39 @@ def merge(model: Configurable, overrides: Mapping[str, Any], path: str = "") -> 
         if name not in known:
             raise ParameterError(unknown_name_message(joined(path, name), known, type(model).__name__))
         if value is None:
-            continue
+            _check_none(type(model), name, joined(path, name))
         try:
             changes[name] = model.merge_field(name, value)
         except ParameterError as error:
             raise ParameterError(f"{joined(path, name)}.{error}") from None
+        except ValidationError as error:
+            raise ParameterError(explain(error, joined(path, name))) from None
+        except ValueError as error:
+            raise ParameterError(f"{joined(path, name)}: {error}") from None
     if not changes:
         return model
+    try:
+        model.check_changes(changes)
+    except ParameterError as error:
+        raise ParameterError(joined(path, str(error))) from None
     values = {name: getattr(model, name) for name in type(model).model_fields}
     return validated(type(model), {**values, **changes}, path)
+
+
+def _check_none(model: type[BaseModel], name: str, where: str) -> None:
+    if not takes_none(model.model_fields[name].annotation):
+        raise ParameterError(f"{where}: got None, which it can't be; leave it out to keep it as it is")
+
+
+def takes_none(annotation: Any) -> bool:
+    """Whether None is among the values of an annotation."""
+    if annotation in (None, type(None), Any, object):
+        return True
+    if typing.get_origin(annotation) is Annotated:
+        return takes_none(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(map(takes_none, typing.get_args(annotation)))
+    return False
 
 
 def merged_value(current: Any, value: Any, marks: Iterable[Any]) -> Any:
@@ -223,8 +295,8 @@ def explain(error: ValidationError, path: str = "") -> str:
 
 
 def short(value: object, length: int = 120) -> str:
-    """`repr(value)` in at most `length` characters."""
-    text = repr(value)
+    """`repr(value)` in at most `length` characters, without secrets: half of one would not be known any more."""
+    text = masked(repr(value))
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
@@ -232,12 +304,47 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
+OTHER_NAMES = {
+    "api_base": "base_url",
+    "host": "base_url",
+    "k": "top_k",
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "max_output_tokens": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "model_id": "model",
+    "model_kwargs": "extra_body",
+    "n": "num_generations",
+    "num_predict": "max_new_tokens",
+    "p": "top_p",
+    "random_seed": "seed",
+    "repeat_penalty": "repetition_penalty",
+    "stop_sequences": "stop",
+    "stop_words": "stop",
+}
+"""What other libraries and providers call a parameter: to its name here."""
+NOT_NEEDED = {
+    "tokenizer_id": "It isn't needed: the provider puts the chat into the model's own form; leave it out.",
+    "use_magpie_template": "It isn't needed: the family is an option of the Task, Magpie(chat_template=...).",
+    "magpie_pre_query_template": "The family is an option of the Task: Magpie(chat_template=...).",
+    "num_gpus": "It isn't needed: this machine runs no model; the server places it.",
+    "cuda_devices": "It isn't needed: set CUDA_VISIBLE_DEVICES of the server or the worker.",
+    "use_system_prompt": "It isn't needed: a row's `system_prompt` is used where there is one.",
+}
+"""Parameters that distilabel has: to why there is none here."""
+
+
 def unknown_name_message(name: str, known: Iterable[str], owner: str) -> str:
     """Says that a name doesn't exist, and which ones are near it."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.5)
+    last = name.rpartition(".")[2]
+    if last in NOT_NEEDED:
+        return f"{name}: {owner} has no parameter {last!r}. {NOT_NEEDED[last]}"
+    if OTHER_NAMES.get(last) in choices:
+        return f"{name}: {owner} has no parameter {last!r}. Here it is {OTHER_NAMES[last]!r}."
+    near = difflib.get_close_matches(last, choices, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are: {', '.join(choices)}."
-    return f"{name}: {owner} has no parameter {name.rpartition('.')[2]!r}. {hint}"
+    return f"{name}: {owner} has no parameter {last!r}. {hint}"
 
 
 def field_names(model: type[BaseModel]) -> frozenset[str]:
@@ -246,7 +353,7 @@ def field_names(model: type[BaseModel]) -> frozenset[str]:
 
 def form_order(model: type[Configurable]) -> list[str]:
     """All fields in the order that a form shows them."""
-    own_first: list[str] = list(model.form_first)
+    own_first = [name for name in model.form_first if name in model.model_fields]
     last = [name for name in model.form_last if name in model.model_fields]
     for ancestor in model.__mro__:
         declared = inspect.get_annotations(ancestor)
@@ -258,30 +365,50 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a field as Prefect's form shows it best.
 
     An optional value as the value itself, not required and without a default: an empty input is then
-    left out. Bounds are neither shown nor checked by the form, so they go into the description.
+    left out. One with a default has a tab more, by which it's taken back: an emptied input is left out too, and the
+    default stands again. Bounds are neither shown nor checked by the form, so they go into the description.
     """
     shown = dict(schema)
-    variants = [each for each in shown.get("anyOf", []) if each.get("type") != "null"]
+    every = cast("list[dict[str, Any]]", shown.get("anyOf", []))
+    variants = [each for each in every if each.get("type") != "null"]
+    bounded = {**variants[0], **shown} if len(variants) == 1 else shown
     # A switch without a default would be sent as off.
     if variants and [each.get("type") for each in variants] != ["boolean"]:
-        shown["anyOf"] = [{"title": TAB_TITLES.get(each.get("type", ""), ""), **each} for each in variants]
-        if len(variants) == 1:
-            del shown["anyOf"]
-            shown = {**variants[0], **shown}
+        shown["anyOf"] = [{**tab_title(each), **each} for each in variants]
+        if len(variants) < len(every) and shown.get("default") is not None:
+            if len(variants) == 1 and "$ref" not in variants[0]:
+                shown["anyOf"] = [{**variants[0], "title": "Value"}]
+            shown["anyOf"].append({"type": "null", "title": "None"})
+        elif len(variants) == 1:
+            shown = {name: each for name, each in bounded.items() if name != "anyOf"}
         if shown.get("default", ...) is None:
             del shown["default"]
     if shown.get("type") == "object" and "properties" not in shown:
         # The form sends an empty object for a dict without a default, and so does it with one.
         shown.setdefault("default", {})
     bounds = [
-        f"{word} {shown[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in shown
+        f"{word} {bounded[key]:g}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in bounded
     ]
     if bounds and "(at " not in shown.get("description", ""):
         shown["description"] = f"{shown.get('description', '')} ({', '.join(bounds)})".strip()
     return shown
 
 
+def _hide_references(schema: dict[str, Any]) -> None:
+    """A default may be a JSON schema: its references aren't those of the form's own schema."""
+    if "default" in schema:
+        schema["default"] = hidden(schema["default"])
+    for each in cast("dict[str, dict[str, Any]]", schema.get("properties", {})).values():
+        _hide_references(each)
+
+
 TAB_TITLES = {"string": "One", "array": "Several"}
+
+
+def tab_title(variant: Mapping[str, Any]) -> dict[str, str]:
+    """The title of a variant's tab, where it has none. A model's own must not be covered, not even by an empty one."""
+    title = TAB_TITLES.get(variant.get("type", ""))
+    return {"title": title} if title else {}
 
 
 def special_model(model: Configurable, suffix: str) -> type[Configurable]:
@@ -290,14 +417,22 @@ def special_model(model: Configurable, suffix: str) -> type[Configurable]:
     # The new class declares them all: in the order of the form, which goes by declarations.
     for name in form_order(type(model)):
         field = type(model).model_fields[name]
-        if field.exclude:
+        if name not in shown_fields(type(model)):
             continue
         value = getattr(model, name)
         annotation = field.rebuild_annotation()
         variants = variants_in(field.metadata)
         if variants is not None and isinstance(value, Configurable):
             annotation = Annotated[field.annotation, variants.special(value, suffix)]
-        fields[name] = (annotation, Field(default=value, title=field.title, description=field.description))
+        fields[name] = (
+            annotation,
+            Field(
+                default=value,
+                title=field.title,
+                description=field.description,
+                json_schema_extra=field.json_schema_extra,
+            ),
+        )
     made = create_model(f"{type(model).__name__}_{suffix}", __base__=type(model), **fields)
     made.form_title = type(model).form_title or type(model).__name__
     return made
@@ -309,12 +444,66 @@ def variants_in(marks: Iterable[Any]) -> Any:
 
 
 def form_fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    return [(name, field) for name, field in model.model_fields.items() if not field.exclude]
+    return [(name, field) for name, field in model.model_fields.items() if name in shown_fields(model)]
+
+
+@cache
+def shown_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that a form shows, and that are written down: all but those excluded, and those of secrets."""
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if not field.exclude and not _holds_secret(field.rebuild_annotation())
+    )
+
+
+def _holds_secret(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, SecretStr | SecretBytes):
+        return True
+    return any(map(_holds_secret, typing.get_args(annotation)))
+
+
+def written(
+    model: BaseModel, *, mode: str = "json", include: Iterable[str], exclude_none: bool = False
+) -> dict[str, Any]:
+    """The values of fields, as JSON has them. Raises ParameterError where one has no JSON form."""
+    names = set(include)
+    try:
+        return model.model_dump(mode=mode, include=names, exclude_none=exclude_none)
+    except PydanticSerializationError:
+        for name in sorted(names):
+            _check_written(model, name, mode)
+        raise
+
+
+def says_something(model: BaseModel, name: str) -> bool:
+    """Whether a field has a value, or None in place of a default that it had otherwise."""
+    return getattr(model, name) is not None or type(model).model_fields[name].get_default() is not None
+
+
+def _check_written(model: BaseModel, name: str, mode: str) -> None:
+    try:
+        model.model_dump(mode=mode, include={name})
+    except PydanticSerializationError:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            written(value, mode=mode, include=shown_fields(type(value)))
+        raise ParameterError(
+            f"{type(model).__name__}.{name} is {short(value)}, which can't be written down: make it a PrivateAttr that"
+            " `load` fills, or give its Field exclude=True"
+        ) from None
 
 
 def import_path(kind: type) -> str:
-    """`module:Name`, by which a class is found again."""
-    return f"{kind.__module__}:{kind.__qualname__}"
+    """`module:Name`, by which a class is found again, in a program's other processes as well."""
+    return f"{portable_name(kind.__module__)}:{kind.__qualname__}"
+
+
+def public_path(kind: type) -> str:
+    """The import path of a class: by its package where that exports it, so that its module may move."""
+    package = kind.__module__.partition(".")[0]
+    exported = getattr(sys.modules.get(package), kind.__name__, None) is kind
+    return f"{package}:{kind.__name__}" if exported else import_path(kind)
 
 
 @cache

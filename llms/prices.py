@@ -1,29 +1,82 @@
 """What requests cost, from the price list of the `genai-prices` package: https://github.com/pydantic/genai-prices.
 
-The list is part of the installed package; nothing is fetched. Prices are those that providers publish:
-discounts of an account, prompt caching and a provider's fees besides tokens aren't known here.
+The list is part of the installed package; nothing is fetched. Prices are those that providers publish, of each
+request: batches, service tiers, and tokens that are read from a cache or written into it have prices of their own.
+Where a provider's answers say what they cost, that holds. Discounts of an account, and a provider's fees besides
+tokens, aren't known here.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from llms.base import LLM
 from llms.batch import OfflineBatchLLM
 from llms.errors import LLMError
-from llms.typing import PriceSource
+from llms.typing import PriceSource, Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import PriceCalculation
+    from genai_prices.types import PriceCalculation, TieredPrices
 
 NAMES_OF_OWN_SERVERS = (".localhost", ".local", ".internal", ".lan")
+SECONDS_PER_CARD = 60
+USUAL_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
+"""The words for requests without a tier of their own. Another one has a price in the list, or it's assumed."""
+SAY_WHAT_IT_COST = frozenset({"openrouter", "x-ai"})
+"""The providers whose answers have their price, by the list's names."""
+PART_OF = {
+    "cache_write_1h_mtok": ("cache_write_mtok",),
+    "cache_write_5m_mtok": ("cache_write_mtok",),
+    "output_image_mtok": ("output_mtok",),
+}
+"""The list's names of prices to those that hold where there's none."""
+
+
+class Price(NamedTuple):
+    """What a request cost, in US dollars."""
+
+    dollars: float
+    assumed: bool = False
+    """Whether the list has no price for the way it was asked: of a batch, a share of the price online is taken."""
+
+
+def price_of(llm: LLM, usage: Usage, *, batch: bool = False) -> Price | None:
+    """What one request cost: by the provider's word, or by the list and the tier that the answer names.
+
+    Args:
+        llm: any adapter; `price_source` says where its price is found.
+        usage: what the request took.
+        batch: whether a batch job answered it.
+
+    Returns:
+        None where the price isn't known: a server or an engine of one's own, a provider or model not in the list.
+
+    Example:
+        >>> from llms import AnthropicLLM
+        >>> llm = AnthropicLLM(model="claude-sonnet-4-5", base_url="https://api.anthropic.com")
+        >>> price_of(llm, {"input_tokens": 100_000, "output_tokens": 0, "cached_tokens": 90_000}).dollars
+        0.057
+    """
+    card = _card_for(llm, usage.get("tier", ""), batch=batch)
+    if card is None:
+        return None
+    if card.says_cost and (said := usage.get("dollars")) is not None:
+        return Price(said)
+    dollars = card.dollars(usage)
+    return Price(dollars, card.assumed) if dollars is not None else None
 
 
 def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, batch: bool = False) -> float | None:
-    """What requests cost by the list, in US dollars.
+    """What requests cost by the list, in US dollars, with nothing cached.
 
     Args:
         llm: any adapter; `price_source` says where its price is found.
@@ -31,7 +84,7 @@ def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, 
         output_tokens: of all requests together.
         requests: how many requests those tokens are of. Some providers charge more per token for long prompts,
             so the price is that of the average request. 0: not known, all prompts are short.
-        batch: whether a batch job answers them: that costs `batch_price` of the price online.
+        batch: whether a batch job answers them: at the list's price for that, or `batch_price` of the one online.
 
     Returns:
         None where the price isn't known: a server or an engine of one's own, a provider or model not in the list.
@@ -44,11 +97,18 @@ def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, 
         >>> cost(llm, input_tokens=1_000_000, output_tokens=1_000_000, batch=True)
         0.375
     """
-    share = 1.0
-    if batch:
-        if not isinstance(llm, OfflineBatchLLM):
-            return None
-        share = llm.batch_price
+    card = _card_for(llm, "", batch=batch)
+    if card is None:
+        return None
+    # As if of a token each, where the number of requests isn't known: below the threshold of any higher price.
+    parts = requests or max(1, input_tokens + output_tokens)
+    price = card.whole(input_tokens / parts, output_tokens / parts)
+    return price * parts if price is not None else None
+
+
+def _card_for(llm: LLM, tier: str, *, batch: bool) -> _Card | None:
+    if batch and not isinstance(llm, OfflineBatchLLM):
+        return None
     try:
         source = llm.price_source()
     except LLMError:
@@ -56,26 +116,102 @@ def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, 
         return None
     if source is None or is_own_server(source.url):
         return None
-    # As if of a token each, where the number of requests isn't known: below the threshold of any higher price.
-    parts = requests or max(1, input_tokens + output_tokens)
-    price = list_price(source, input_tokens / parts, output_tokens / parts)
-    return price * parts * share if price is not None else None
+    share = llm.batch_price if isinstance(llm, OfflineBatchLLM) and batch else None
+    # Some prices have a first day, or hours of the day.
+    return _card(source, "" if batch else tier, share, int(time.time() // SECONDS_PER_CARD))
 
 
-def list_price(source: PriceSource, input_tokens: float, output_tokens: float) -> float | None:
-    """The price of one request online in US dollars; None where the list doesn't have it."""
+@dataclass(frozen=True)
+class _Card:
+    """A model's prices of one way to ask it. The list's own calculation takes milliseconds for each request."""
+
+    prices: Mapping[str, Decimal | TieredPrices]
+    """By the list's names, in dollars for a million tokens."""
+    share: float = 1.0
+    assumed: bool = False
+    images: bool = False
+    says_cost: bool = False
+    """Whether the provider's answers say what they cost."""
+
+    def dollars(self, usage: Usage) -> float | None:
+        """The price of a request."""
+        cached, written = usage.get("cached_tokens", 0), usage.get("cache_write_tokens", 0)
+        long = usage.get("cache_write_1h_tokens", 0)
+        return self.whole(
+            usage["input_tokens"],
+            usage["output_tokens"],
+            {
+                "cache_read_mtok": cached,
+                "cache_write_1h_mtok": long,
+                "cache_write_5m_mtok": written - long,
+                "output_reasoning_mtok": usage.get("reasoning_tokens", 0),
+            },
+        )
+
+    def whole(self, read: float, made: float, parts: Mapping[str, float] | None = None) -> float | None:
+        """The price of tokens, of which `parts` have prices of their own where the list has any.
+
+        None where what was made has none: embedding models make no tokens, others would seem free.
+        """
+        total = 0.0
+        left = {"input_mtok": read, "output_image_mtok" if self.images else "output_mtok": made}
+        for name, tokens in (parts or {}).items():
+            side = "output_mtok" if name.startswith("output") else "input_mtok"
+            if tokens and side in left and (rate := self._rate(name, read)) is not None:
+                total += rate * tokens
+                left[side] -= tokens
+        for name, tokens in left.items():
+            rate = self._rate(name, read)
+            if rate is None and tokens:
+                return None
+            total += (rate or 0.0) * tokens
+        a_request = (self._rate("requests_kcount", read) or 0.0) / 1000
+        return self.share * (total / 1_000_000 + a_request)
+
+    def _rate(self, name: str, read: float) -> float | None:
+        """The price under a name, or that of what it is a part of, for a prompt of so many tokens."""
+        price = next((self.prices[each] for each in (name, *PART_OF.get(name, ())) if each in self.prices), None)
+        if price is None or isinstance(price, Decimal):
+            return None if price is None else float(price)
+        # A long prompt costs more from its first token on.
+        above = [tier.price for tier in price.tiers if read > tier.start]
+        return float(above[-1] if above else price.base)
+
+
+@lru_cache(maxsize=256)
+def _card(source: PriceSource, tier: str, batch_share: float | None, when: int) -> _Card | None:
+    """The prices of a model at its address; None where the list doesn't have them."""
     import genai_prices
 
-    images = {"output_image_tokens": output_tokens} if source.images else {}
-    usage = genai_prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens, **images)
+    context = {"processing": "batch"} if batch_share is not None else {"service_tier": tier, "speed": tier}
     url = f"{source.url.rstrip('/')}/".lower()
+    nothing = genai_prices.Usage(input_tokens=0, output_tokens=0)
     try:
-        found = genai_prices.calc_price(usage, source.model, provider_api_url=url)
+        found = genai_prices.calc_price(nothing, source.model, provider_api_url=url, price_context=context)
     except LookupError:
         return None
-    if not is_at(found.provider.api_pattern, url) or not has_token_prices(found, output_tokens):
+    if not is_at(found.provider.api_pattern, url):
         return None
-    return float(found.total_price)
+    prices = {name: price for name, price in vars(found.model_price).items() if price is not None}
+    if "input_mtok" not in prices:
+        # Sold by the hour or the image: tokens would seem free.
+        return None
+    known = _has_variant(found, context)
+    unusual = batch_share is not None or tier not in USUAL_TIERS
+    share = batch_share if batch_share is not None and not known else 1.0
+    says_cost = found.provider.id in SAY_WHAT_IT_COST
+    return _Card(prices, share, unusual and not known, source.images, says_cost)
+
+
+def _has_variant(found: PriceCalculation, context: Mapping[str, str]) -> bool:
+    """Whether the list has prices for this way to ask. Of a provider that sells another one's models it has none."""
+    if not any(found.model is model for model in found.provider.models):
+        return False
+    now = datetime.now(UTC)
+    return any(
+        variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(now))
+        for variant in found.model.price_variants or ()
+    )
 
 
 def is_at(pattern: str, url: str) -> bool:
@@ -92,15 +228,6 @@ def is_at(pattern: str, url: str) -> bool:
         return False
     # Some patterns end within the host, before its last part.
     return match[0].endswith("/") or re.match(r"[a-z]*[:/]", url[match.end() :]) is not None
-
-
-def has_token_prices(found: PriceCalculation, output_tokens: float) -> bool:
-    """Whether the tokens have a price; those of models sold by the hour or image would seem free.
-
-    Embedding models have none for output tokens, and give none.
-    """
-    prices = vars(found.model_price)
-    return prices.get("input_mtok") is not None and (prices.get("output_mtok") is not None or not output_tokens)
 
 
 def is_own_server(url: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -72,6 +72,53 @@ class Budget:
     def _fill(self, now: float) -> None:
         self.level = min(self.capacity, self.level + max(0.0, now - self.at) * self.per_second)
         self.at = now
+
+
+@dataclass
+class Pace:
+    """How fast requests may follow each other: requests and tokens per minute, as set or as the provider tells."""
+
+    budgets: dict[Unit, Budget] = field(default_factory=dict[Unit, Budget])
+    tokens_sent: float = 0.0
+    _own: frozenset[Unit] = frozenset()
+    """The budgets that were set: what the provider says of its own doesn't change them."""
+    _told: int = 0
+    """The number of the latest request whose headers were heard."""
+
+    def set(self, requests_per_minute: float | None, tokens_per_minute: float | None, now: float) -> None:
+        """Keep to these rates, whatever the provider says of its own."""
+        given: Mapping[Unit, float | None] = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._own = frozenset(unit for unit, amount in given.items() if amount)
+        self.budgets.update({unit: Budget.per_minute(amount, now) for unit, amount in given.items() if amount})
+
+    def wait_for(self, tokens: float, now: float) -> float:
+        """Seconds until a request of so many tokens is within the rates."""
+        costs: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens}
+        return max((budget.wait_for(costs[unit], now) for unit, budget in self.budgets.items()), default=0.0)
+
+    def take(self, tokens: float, now: float) -> None:
+        """A request of so many tokens goes out."""
+        self.tokens_sent += tokens
+        costs: Mapping[Unit, float] = {"requests": 1.0, "tokens": tokens}
+        for unit, budget in self.budgets.items():
+            budget.take(costs[unit], now)
+
+    def learn(self, number: int, rates: Mapping[Unit, Rate], since: Mapping[Unit, float], now: float) -> None:
+        """Take over what the headers of the answer to a request say.
+
+        Args:
+            number: the request's.
+            rates: the headers' words.
+            since: what was spent by requests that were sent after it.
+            now: the loop's clock.
+        """
+        if number < self._told:
+            return
+        self._told = number
+        for unit, rate in rates.items():
+            if unit not in self._own:
+                budget = self.budgets.setdefault(unit, Budget(rate.per_second, rate.limit, rate.limit, now))
+                budget.learn(rate, since[unit], now)
 
 
 def rates_in(headers: Mapping[str, str]) -> dict[Unit, Rate]:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from llms import AuthenticationError, AzureOpenAILLM, ConnectionFailedError, OpenAILLM
-from llms.azure import _token_provider
 from llms.batch import MARK, JobStatus
 from llms.errors import QueueFullError
 from llms.local_provider import LocalProvider
 from llms.loop import run_sync
+from llms.providers.azure import _token_provider
 from llms.registry import LLM_VARIANTS
 
 CHAT: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
@@ -158,9 +158,9 @@ def test_a_missing_endpoint_is_told_at_load(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("provider")
 def test_a_missing_key_is_told_at_load_with_all_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llms.azure._has_azure_identity", lambda: False)
+    monkeypatch.setattr("llms.providers.azure._has_azure_identity", lambda: False)
 
-    with pytest.raises(AuthenticationError, match=r"set AZURE_OPENAI_API_KEY, .*'stillflow\[azure\]'"):
+    with pytest.raises(AuthenticationError, match=r"set AZURE_OPENAI_API_KEY, .*-m pip install 'azure-identity>="):
         AzureOpenAILLM(model="m").load()
 
 
@@ -209,8 +209,8 @@ def sign_in_gives(token: str | None, monkeypatch: pytest.MonkeyPatch) -> list[st
     package.get_bearer_token_provider = get_bearer_token_provider
     monkeypatch.setitem(sys.modules, "azure", ModuleType("azure"))
     monkeypatch.setitem(sys.modules, "azure.identity", package)
-    monkeypatch.setattr("llms.azure._has_azure_identity", lambda: True)
-    monkeypatch.setattr("llms.azure._token_provider", cache(_token_provider.__wrapped__))
+    monkeypatch.setattr("llms.providers.azure._has_azure_identity", lambda: True)
+    monkeypatch.setattr("llms.providers.azure._token_provider", cache(_token_provider.__wrapped__))
     return asked
 
 
@@ -226,17 +226,10 @@ def test_a_form_with_a_default_on_azure_keeps_the_tab_of_openai_and_shows_its_ow
 @pytest.mark.parametrize("llm", [AzureOpenAILLM(model="m"), OpenAILLM(model="m")])
 def test_the_values_of_one_share_most_keys_with_its_own_tab(llm: OpenAILLM) -> None:
     """By which Prefect's form chooses the tab."""
-    keys = set(LLM_VARIANTS.write(llm, _info()))
+    keys = set(LLM_VARIANTS.write(llm))
     shared = {
         tab.form_title: len(keys & set(tab.model_json_schema()["properties"])) for tab in (OpenAILLM, AzureOpenAILLM)
     }
 
     assert max(shared, key=lambda title: shared[title]) == type(llm).form_title
     assert len(set(shared.values())) == 2
-
-
-def _info() -> Any:
-    class Info:
-        mode = "json"
-
-    return Info()

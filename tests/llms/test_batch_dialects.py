@@ -12,10 +12,10 @@ import pytest
 
 from llms import OpenAILLM
 from llms.batch import MARK, BatchResult, JobStatus
-from llms.batch_dialects import ANY, GROQ, OPENAI, TOGETHER, BatchDialect, dialect_of
 from llms.local_provider import LocalProvider
 from llms.loop import run_sync
-from llms.openai import seconds_of
+from llms.providers.batch_dialects import ANY, GROQ, OPENAI, TOGETHER, BatchDialect, dialect_of
+from llms.providers.openai import seconds_of
 
 BY_NAME = {"openai": OPENAI, "groq": GROQ, "together": TOGETHER}
 
@@ -33,7 +33,7 @@ def dialect(request: pytest.FixtureRequest, provider: LocalProvider, monkeypatch
 
 def speaks(name: str, provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> str:
     provider.set(batch_dialect=name)
-    monkeypatch.setattr("llms.openai.dialect_of", lambda url: BY_NAME[name])
+    monkeypatch.setattr("llms.providers.openai.dialect_of", lambda url: BY_NAME[name])
     return name
 
 
@@ -116,10 +116,10 @@ def test_a_job_whose_metadata_a_server_drops_is_found_by_the_name_of_its_file(
 ) -> None:
     provider.set(batch_dialect="openai")
     # As a server does that doesn't know the field.
-    monkeypatch.setattr("llms.openai.dialect_of", lambda url: BatchDialect(takes_metadata=False))
+    monkeypatch.setattr("llms.providers.openai.dialect_of", lambda url: BatchDialect(takes_metadata=False))
     llm = llm_at(provider)
     job = submitted(llm, 1, {MARK: "mine"})
-    monkeypatch.setattr("llms.openai.dialect_of", lambda url: ANY)
+    monkeypatch.setattr("llms.providers.openai.dialect_of", lambda url: ANY)
 
     found = run_sync(llm.find_job("mine", job.created - 60, {}))
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, PrivateAttr, TypeAdapter, validate_call
 from llms import LLM, AnyLLM, AsyncLLM, LLMError, ParameterError, RateLimitError
 from llms.loop import run_sync
 from llms.typing import ChatType, GenerateOutput, HiddenState
+from llms.variants import ALLOWED_VARIABLE, is_allowed
 
 CHAT: ChatType = [{"role": "user", "content": "Hello"}]
 
@@ -125,6 +126,121 @@ def test_the_custom_llms_of_the_guide_take_part_by_their_import_path(my_llms: An
 def test_an_import_path_that_leads_nowhere_is_told(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TypeAdapter(AnyLLM).validate_python({"provider": path})
+
+
+SECRET = "the-value-of-another-variable"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os:environ",
+        "os:environ.__class__",
+        "os:environ.get.__self__",
+        "os:environ.data",
+        "my_llms:SETTINGS",
+        "my_llms:SETTINGS.password",
+        "my_llms:CustomLLM.token",
+        "my_llms:CustomLLM.model_fields",
+        "my_llms:made",
+        "collections:OrderedDict",
+        "builtins:object",
+        "json:loads",
+        "flows.__main__:main",
+        "os.__dict__:environ",
+        "os:__dict__",
+        "os:environ:x",
+        ":environ",
+        "os:",
+        "os: environ",
+        "os:environ['SECRET']",
+        "llms.base:LLM.__subclasses__",
+    ],
+)
+def test_an_import_path_shows_no_value_of_what_it_leads_to(
+    path: str, my_llms: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", SECRET)
+    my_llms.SETTINGS = {"password": SECRET}
+    my_llms.CustomLLM.token = SECRET
+    my_llms.made = my_llms.CustomLLM()
+
+    with pytest.raises(ValueError, match="is no kind of LLM|can't be imported") as caught:
+        TypeAdapter(AnyLLM).validate_python({"provider": path})
+
+    assert SECRET not in str(caught.value)
+    assert "environ({" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def f(:", "SyntaxError"),
+        ("raise RuntimeError('no database')", "RuntimeError: no database"),
+        ("import sys; sys.exit(3)", "SystemExit"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_module_that_cant_be_imported_is_a_mistake_in_the_parameters(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_llms.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ValueError, match=f"provider='broken_llms:Custom' can't be imported: .*{said}"):
+        TypeAdapter(AnyLLM).validate_python({"provider": "broken_llms:Custom"})
+
+
+@pytest.mark.parametrize(
+    "listed", ["other", "my_llms_of_others", "my_llms:CustomAsyncLLM", "none", "my_llms.inner, x.*"]
+)
+def test_a_deployment_limits_the_packages_that_classes_come_from_and_imports_no_other(
+    listed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_llms.py").write_text("raise AssertionError('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ALLOWED_VARIABLE, listed)
+
+    with pytest.raises(ValueError, match="'my_llms:CustomLLM' isn't among the classes .* to STILLFLOW_ALLOWED_CLASSES"):
+        TypeAdapter(AnyLLM).validate_python({"provider": "my_llms:CustomLLM"})
+    # Nor to find out whether it's there.
+    with pytest.raises(ValueError, match="isn't among the classes that may be used here"):
+        TypeAdapter(AnyLLM).validate_python({"provider": "nowhere_at_all:CustomLLM"})
+    assert TypeAdapter(AnyLLM).validate_python({"provider": "openai", "model": "m"}).model == "m"
+
+
+@pytest.mark.parametrize("listed", ["", " ", "my_llms", "other, my_llms", "my_*", "my_llms:CustomLLM", "a b my_llms"])
+def test_what_the_deployment_lists_takes_part(listed: str, my_llms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED_VARIABLE, listed)
+
+    made = TypeAdapter(AnyLLM).validate_python({"provider": "my_llms:CustomLLM"})
+
+    assert isinstance(made, my_llms.CustomLLM)
+
+
+@pytest.mark.parametrize(
+    ("path", "listed", "allowed"),
+    [
+        ("mine:A", "mine", True),
+        ("mine.sub:A", "mine", True),
+        ("mine.sub.deep:A", "mine.*", True),
+        ("mine:A", "mine.*", False),
+        ("mineral:A", "mine", False),
+        ("mine.sub:A", "mine.sub", True),
+        ("mine.other:A", "mine.sub", False),
+        ("mine:B", "mine:A", False),
+        ("MINE:A", "mine", False),
+        ("llms.providers.openai:OpenAILLM", "mine", True),
+        ("tasks.sources.loaders:LoadDataFromDicts", "mine", True),
+        ("llms_of_others:A", "mine", False),
+    ],
+)
+def test_what_a_list_of_packages_lets_in(
+    path: str, listed: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALLOWED_VARIABLE, listed)
+
+    assert is_allowed(path) is allowed
 
 
 class Local(LLM):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from llms import AnthropicLLM, AzureOpenAILLM, InferenceEndpointsLLM, OpenAILLM
-from llms.anthropic import parse_message
 from llms.base import AsyncLLM
-from llms.inference_endpoints import parse_text
 from llms.local_provider import LocalProvider
+from llms.providers.anthropic import parse_message
+from llms.providers.inference_endpoints import parse_text
 
 CHAT = [{"role": "user", "content": "Tell me about the sea."}]
 

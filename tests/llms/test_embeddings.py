@@ -25,8 +25,8 @@ from llms import (
 )
 from llms.base import combined
 from llms.local_provider import LocalProvider
-from llms.openai import EMBEDDINGS, OPENAI_URL, parse_answer, result_from
 from llms.prices import cost
+from llms.providers.openai import EMBEDDINGS, OPENAI_URL, parse_answer, result_from
 from llms.registry import AnyModel
 
 TEXTS = ["ebb", "flood", "high tide", "sluice – ça coule"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from flows.costs import IMAGE_TOKENS, estimate
+from flows.engine.costs import IMAGE_TOKENS, estimate
 from llms import (
     AnyImageModel,
     AnyLLM,
@@ -27,8 +27,8 @@ from llms.errors import error_for_status
 from llms.images import image_bytes, image_type
 from llms.local_provider import LocalProvider
 from llms.local_provider.wire import ApiError
-from llms.openai import IMAGES, OPENAI_URL, parse_answer, result_from
 from llms.prices import cost
+from llms.providers.openai import IMAGES, OPENAI_URL, parse_answer, result_from
 from llms.registry import AnyModel
 
 PROMPTS = ["A mill by the sea.", "A lighthouse.", "Ebb – à marée basse."]

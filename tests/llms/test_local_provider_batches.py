@@ -10,6 +10,7 @@ from openai import OpenAI
 from openai.types import Batch
 
 from llms.local_provider import ApiError, LocalProvider
+from tests.conftest import LONGEST
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def provider(shared: LocalProvider) -> LocalProvider:
 
 @pytest.fixture
 def client(provider: LocalProvider) -> Iterator[OpenAI]:
-    with OpenAI(base_url=provider.base_url, api_key="any", max_retries=0, timeout=20) as made:
+    with OpenAI(base_url=provider.base_url, api_key="any", max_retries=0, timeout=LONGEST) as made:
         yield made
 
 
@@ -47,7 +48,7 @@ def create(client: OpenAI, lines: Sequence[str], **options: object) -> Batch:
 
 
 def wait(client: OpenAI, batch: Batch, *statuses: str) -> Batch:
-    end = time.monotonic() + 20
+    end = time.monotonic() + LONGEST
     while batch.status not in (statuses or ("completed", "failed", "expired", "cancelled")):
         assert time.monotonic() < end, batch
         time.sleep(0.01)
@@ -132,9 +133,10 @@ class TestLifeOfABatch:
         assert [batch.id for batch in client.batches.list(limit=2)] == made[::-1]
 
     def test_a_client_can_cancel_and_keeps_what_was_done(self, provider: LocalProvider, client: OpenAI) -> None:
-        provider.set(batch_seconds=0.6)
+        provider.set(batch_seconds=10)
         batch = wait(client, create(client, [line(n) for n in range(30)]), "in_progress")
-        time.sleep(0.3)
+        while not client.batches.retrieve(batch.id).request_counts.completed:
+            time.sleep(0.01)
         assert client.batches.cancel(batch.id).status == "cancelling"
         batch = wait(client, batch)
         assert batch.status == "cancelled"
@@ -255,11 +257,10 @@ class TestOrderedEnds:
 
 def test_thousands_of_requests_pass_while_other_requests_are_answered(client: OpenAI) -> None:
     batch = create(client, [line(n) for n in range(5_000)])
-    slowest = 0.0
+    answered = 0
     while batch.status != "completed":
-        started = time.perf_counter()
         batch = client.batches.retrieve(batch.id)
-        slowest = max(slowest, time.perf_counter() - started)
+        answered += batch.status != "completed"
         time.sleep(0.01)
     assert batch.request_counts.completed == 5_000
-    assert slowest < 1
+    assert answered > 3

@@ -8,10 +8,23 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, SecretStr, TypeAdapter, validate_call
+from prefect.utilities.schema_tools.validation import validate
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter, create_model, validate_call
 
-from llms import AnthropicLLM, AnyLLM, InferenceEndpointsLLM, OpenAILLM, ParameterError, RuntimeParameter
+from llms import (
+    AnthropicLLM,
+    AnyEmbeddings,
+    AnyImageModel,
+    AnyLLM,
+    AsyncLLM,
+    InferenceEndpointsLLM,
+    OpenAILLM,
+    ParameterError,
+    RuntimeParameter,
+)
 from llms.parameters import Aside, Configurable, argument_descriptions, short, signature_model
+from llms.registry import IN_TABS, LLM_VARIANTS
+from llms.typing import GenerateOutput
 
 
 class Inner(Configurable):
@@ -49,14 +62,54 @@ def test_merging_leaves_the_model_as_it_is() -> None:
     assert outer.model_dump_json() == before
 
 
-def test_none_means_as_it_is() -> None:
-    merged = Outer(note="kept").merged(
-        {"note": None, "inner": {"size": None}, "llm": {"generation_kwargs": {"temperature": None}}}
-    )
+def test_none_takes_a_value_back_and_what_is_left_out_stays() -> None:
+    outer = Outer(note="given", llm=OpenAILLM(model="m", generation_kwargs={"temperature": 0.1, "top_p": 0.5}))
 
-    assert merged.note == "kept"
-    assert merged.inner.size == 1
-    assert merged.llm.generation_kwargs == {"temperature": 0.1}
+    merged = outer.merged({"note": None, "llm": {"generation_kwargs": {"temperature": None}}})
+
+    assert merged.note is None
+    assert merged.llm.generation_kwargs == {"top_p": 0.5}
+    assert merged.inner == outer.inner
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [({"inner": {"size": None}}, "inner.size"), ({"llm": None}, "llm"), ({"llm": {"model": None}}, "llm.model")],
+)
+def test_none_is_refused_where_it_cant_be_the_value(overrides: dict[str, Any], where: str) -> None:
+    with pytest.raises(ParameterError, match=f"^{where}: got None, which it can't be; leave it out to keep it"):
+        Outer().merged(overrides)
+
+
+class Talkative(AsyncLLM):
+    """A keyword has a default, and may be None."""
+
+    voice: str | None = "loud"
+
+    @property
+    def model_name(self) -> str:
+        return "talkative"
+
+    async def agenerate(
+        self, input: Any, num_generations: int = 1, most: int | None = 128, least: int = 1
+    ) -> GenerateOutput:
+        return {"generations": [f"{most} {least}"] * num_generations, "statistics": {}}
+
+
+def test_none_takes_back_the_default_that_a_keyword_of_an_own_model_has() -> None:
+    llm = Talkative(generation_kwargs={"most": 5, "least": 2})
+
+    merged = llm.merged({"generation_kwargs": {"most": None, "least": None}})
+
+    assert merged.generation_kwargs == {"most": None}
+    assert merged.generate_outputs(["hello"])[0]["generations"] == ["None 1"]
+
+
+def test_a_model_that_is_written_down_and_read_has_none_where_it_had() -> None:
+    llm = Talkative(voice=None, generation_kwargs={"most": None})
+    adapter = TypeAdapter(AnyLLM)
+
+    assert adapter.validate_json(adapter.dump_json(llm)) == llm
 
 
 def test_another_provider_begins_with_its_own_defaults() -> None:
@@ -77,6 +130,12 @@ def test_another_provider_begins_with_its_own_defaults() -> None:
         ({"llm": {"generation_kwargs": {"temperatur": 1}}}, "Did you mean 'temperature'"),
         ({"llm": {"provider": "opnai"}}, "Did you mean 'openai'"),
         ({"llm": {"model_idd": "x"}}, "OpenAILLM has no parameter 'model_idd'"),
+        (
+            {"llm": {"tokenizer_id": "x"}},
+            "llm.tokenizer_id: OpenAILLM has no parameter 'tokenizer_id'. It isn't needed",
+        ),
+        ({"llm": {"generation_kwargs": {"stop_sequences": ["x"]}}}, "Here it is 'stop'."),
+        ({"llm": {"generation_kwargs": {"max_tokens": 5}}}, "Here it is 'max_new_tokens'."),
     ],
 )
 def test_a_mistake_says_where_it_is_what_was_got_and_what_is_near(overrides: dict[str, Any], message: str) -> None:
@@ -214,17 +273,40 @@ def test_a_shortened_value_keeps_its_bound(text: str, length: int) -> None:
 # Forms
 
 
-def test_the_form_of_a_field_shows_one_tab_per_provider() -> None:
+def test_the_form_of_a_field_shows_tabs_of_the_first_providers_and_takes_the_others_by_name() -> None:
     schema = TypeAdapter(AnyLLM).json_schema()
 
     tabs = [tab.get("$ref", tab.get("title")) for tab in schema["anyOf"]]
     assert [tab.rpartition("/")[2] for tab in tabs] == [
-        "OpenAILLM",
-        "AzureOpenAILLM",
-        "AnthropicLLM",
-        "InferenceEndpointsLLM",
+        *(LLM_VARIANTS.ours[provider].partition(":")[2] for provider in IN_TABS),
         "Your own",
     ]
+    other = {"model": "m", "generation_kwargs": {"temperature": 1.0}}
+    for provider in LLM_VARIANTS.behind:
+        assert not validate({"provider": provider, **other}, schema)
+        assert TypeAdapter(AnyLLM).validate_python({"provider": provider, **other}).model_name == "m"
+    assert validate({"provider": "mistrall", **other}, schema)
+
+
+def titles_of_tabs(schema: Any, definitions: dict[str, Any]) -> list[str]:
+    """The names of all tabs in a schema, as Prefect's forms show them: a title beside a reference goes first."""
+    if isinstance(schema, list):
+        return [title for each in schema for title in titles_of_tabs(each, definitions)]
+    if not isinstance(schema, dict):
+        return []
+    here = [{**definitions.get(tab.get("$ref", "").rpartition("/")[2], {}), **tab} for tab in schema.get("anyOf", [])]
+    return [tab["title"] for tab in here if "title" in tab] + titles_of_tabs(list(schema.values()), definitions)
+
+
+@pytest.mark.parametrize("field", [AnyLLM, AnyEmbeddings, AnyImageModel])
+def test_no_tab_of_a_models_field_has_an_empty_name_in_the_form_of_a_step(field: Any) -> None:
+    step = create_model("step", __base__=Configurable, model=(field, ...))
+    schema = step.model_json_schema()
+
+    titles = titles_of_tabs(schema, schema["$defs"])
+
+    assert "Your own" in titles
+    assert all(titles)
 
 
 @pytest.mark.parametrize("kind", [OpenAILLM, AnthropicLLM, InferenceEndpointsLLM])

@@ -72,14 +72,17 @@ def test_a_model_that_is_unknown_or_not_sold_by_the_token_has_no_price(model: st
     assert price_of(model, OPENAI) is None
 
 
-def test_a_batch_costs_the_adapters_share_of_the_price_online() -> None:
+def test_a_batch_costs_the_adapters_share_of_the_price_online_where_the_list_has_no_price_for_it() -> None:
     class Cheap(OpenAILLM):
         batch_price: ClassVar[float] = 0.25
 
-    llm = Cheap(model="gpt-4o")
+    known, unknown = (
+        Cheap(model=model, base_url=url)
+        for model, url in (("gpt-4o", OPENAI), ("openai/gpt-4o", "https://openrouter.ai/api/v1"))
+    )
 
-    assert price_of("gpt-4o", batch=True) == pytest.approx(12.5 / 2)
-    assert cost(llm, MILLION, MILLION, batch=True) == pytest.approx(12.5 / 4)
+    assert cost(known, MILLION, MILLION, batch=True) == pytest.approx(12.5 / 2)
+    assert cost(unknown, MILLION, MILLION, batch=True) == pytest.approx(12.5 / 4)
 
 
 def test_many_short_prompts_are_not_charged_as_one_long_one() -> None:
@@ -109,7 +112,8 @@ def test_an_llm_of_ones_own_has_no_price_until_it_says_where_it_is_found() -> No
     assert cost(Told(), MILLION, MILLION) == pytest.approx(0.15 + 0.6)
 
 
-def test_credentials_that_cannot_be_found_mean_no_price_and_no_error() -> None:
+def test_credentials_that_cannot_be_found_mean_no_price_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llms.credentials._store", None)
     assert cost(OpenAILLM(model="gpt-4o", credentials="gone"), 1, 1) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llms import AnthropicLLM, OpenAILLM
+from llms.limits import Limiter
 from llms.local_provider import LocalProvider
+from llms.loop import run_sync
 from llms.rates import Budget, Rate, rates_in, seconds_in
+from tests.virtual_time import in_virtual_time
 
 
 @pytest.mark.parametrize(
@@ -96,15 +100,38 @@ def test_a_provider_that_tells_its_rate_refuses_hardly_any_request() -> None:
 @pytest.mark.parametrize("unit", ["requests_per_minute", "tokens_per_minute"])
 def test_a_rate_of_ones_own_is_kept_to(unit: str) -> None:
     # 50 requests a second, or as many tokens as they have.
-    rate = 3_000 if unit == "requests_per_minute" else 3_000 * len("number 10") / 4
-    with LocalProvider() as provider:
-        llm = OpenAILLM(model="m", base_url=provider.base_url, **{unit: rate})
-        llm.generate_outputs(chats(75))
-        times = [request.started for request in provider.requests if request.path == "/chat/completions"]
+    tokens = 2.25
+    llm = OpenAILLM(
+        model="m", base_url="http://nobody", **{unit: 3_000 * (1.0 if unit == "requests_per_minute" else tokens)}
+    )
 
-    assert len(times) == 75
+    async def ask(limiter: Limiter) -> float:
+        limiter.succeeded(await limiter.acquire(tokens))
+        return asyncio.get_running_loop().time()
+
+    async def all_of_them() -> list[float]:
+        limiter = llm.limiter()
+        return await asyncio.gather(*(ask(limiter) for _ in range(75)))
+
+    times = in_virtual_time(all_of_them())
+
     # A burst of 50 at once, and the others at 50 a second.
-    assert max(times) - min(times) > 0.3
+    assert times[:50] == pytest.approx([0.0] * 50, abs=1e-3)
+    assert times[50:] == pytest.approx([number / 50 for number in range(1, 26)], abs=1e-3)
+
+
+def test_requests_are_told_how_many_tokens_they_are_about_to_cost() -> None:
+    with LocalProvider() as provider:
+        llm = OpenAILLM(model="m", base_url=provider.base_url, tokens_per_minute=6_000)
+        before = run_sync(budget_of(llm))
+        llm.generate_outputs(chats(1))
+
+        assert run_sync(budget_of(llm)) < before
+
+
+async def budget_of(llm: OpenAILLM) -> float:
+    """What is left of the tokens of a minute, as of the last request."""
+    return llm.limiter().pace.budgets["tokens"].level
 
 
 def test_anthropics_headers_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, text_to_embed
-from llms.openai import EMBEDDINGS, OpenAILLM
 from llms.parameters import Aside
+from llms.providers.openai import EMBEDDINGS, OpenAILLM
+from llms.providers.parameters import Dimensions
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
 
 
@@ -33,9 +34,7 @@ class OpenAIEmbeddings(OpenAILLM, ServiceEmbeddings):
         self,
         input: FormattedInput,
         num_generations: int = 1,
-        dimensions: Annotated[
-            int | None, Field(ge=1, description="Numbers of a vector, where the model can make it shorter.")
-        ] = None,
+        dimensions: Dimensions = None,
         encoding_format: Annotated[
             Literal["float", "base64"] | None,
             Field(description="How vectors travel: base64 is smaller. Empty: base64 at OpenAI, else the server's."),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
@@ -23,22 +22,43 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from llms.base import AsyncLLM, combined
-from llms.credentials import credentials_named, key_from_environment
+from llms.base import TOKEN_LIMIT, AsyncLLM, side_by_side, split_input
+from llms.credentials import BoundKey, clean_key, may_have_keys
+from llms.endings import MORE_TOKENS, NO_TOKENS_LEFT, TGI, end_of, mark
 from llms.errors import (
     AuthenticationError,
     BadRequestError,
     ConnectionFailedError,
-    ContextLengthError,
+    EmptyAnswerError,
     InvalidResponseError,
     LLMError,
     error_for_status,
 )
-from llms.http import json_object, new_session, number_in, request_errors, trusted_certificates
+from llms.http import (
+    json_object,
+    logprobs_in,
+    new_session,
+    paid_object,
+    plain_refusal,
+    request_errors,
+    trusted_certificates,
+)
 from llms.loop import PerLoop
-from llms.openai import CHAT, parse_answer, response_format
 from llms.parameters import Aside, short
-from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, PriceSource, TokenCounts
+from llms.providers.openai import CHAT, parse_answer, response_format
+from llms.providers.parameters import (
+    FrequencyPenalty,
+    Logprobs,
+    MaxNewTokens,
+    Stop,
+    Temperature,
+    TopLogprobs,
+    TopP,
+    keywords_in,
+)
+from llms.reading import count_in, list_in, number_in, object_in, seconds_to_wait
+from llms.typing import FormattedInput, GenerateOutput, JSONSchema, PriceSource, Usage
+from llms.usage import token_counts
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -50,7 +70,6 @@ TEXT_ONLY = frozenset(
 )
 NAMES_IN_CHATS = {"max_new_tokens": "max_tokens"}
 NAMES_IN_TEXTS = {"truncation": "truncate", "top_logprobs": "top_n_tokens"}
-TOO_LONG = re.compile(r"maximum context length|`inputs` (tokens|must have less than)|context length of", re.IGNORECASE)
 HOSTS_OF_HUGGING_FACE = ("huggingface.co", "huggingface.cloud", "hf.space")
 PROVIDER_PRICES = "https://router.huggingface.co"
 """With a provider's name behind it: where the router itself would send requests to that provider."""
@@ -67,7 +86,7 @@ class Server:
     key: SecretStr | None
 
 
-class InferenceEndpointsLLM(AsyncLLM):
+class InferenceEndpointsLLM(BoundKey, AsyncLLM):
     """A model on Hugging Face's infrastructure: exactly one of `model_id`, `endpoint_name` and `base_url`.
 
     Example:
@@ -168,6 +187,21 @@ class InferenceEndpointsLLM(AsyncLLM):
             return None
         return PriceSource(f"{PROVIDER_PRICES}/{self.inference_provider}", self.model_id)
 
+    def addressee(self) -> dict[str, Any]:
+        place = {"model": self.model_id, "endpoint": self.endpoint_name, "url": self.base_url}
+        more = {"inference_provider": self.inference_provider, "namespace": self.endpoint_namespace}
+        return self.service_at(service=self.provider, **place, **more)
+
+    def question(self, given: FormattedInput, num_generations: int = 1) -> Any:
+        # The keywords are the body's fields, and the same whatever the server turns out to be.
+        prompt, schema = split_input(given)
+        keywords = self.keywords(schema or self.structured_output)
+        keywords.pop(TOKEN_LIMIT, None)
+        return [prompt, keywords, num_generations]
+
+    def token_limit(self) -> int | None:
+        return self.generation_kwargs.get(TOKEN_LIMIT)
+
     def _place(self) -> str:
         return self.model_id or self.endpoint_name or self.base_url or ""
 
@@ -189,14 +223,18 @@ class InferenceEndpointsLLM(AsyncLLM):
 
     def _key(self, url: str) -> SecretStr | None:
         """The key. That of a login goes to Hugging Face only, not to any server."""
-        named = credentials_named(self.credentials) if self.credentials else None
-        key = self.api_key or (named.api_key if named else None) or key_from_environment(*self.key_variables)
+        key = self.bound_key(url)
         if key is not None or not is_of_hugging_face(url):
             return key
         from huggingface_hub import get_token
 
         token = get_token()
-        return SecretStr(token) if token else None
+        if not token or may_have_keys(url, self.own_addresses()):
+            return clean_key(SecretStr(token), "the login of `hf auth login`") if token else None
+        return self.withheld(url)
+
+    def own_addresses(self) -> tuple[str, ...]:
+        return (self.router_url, "https://huggingface.co")
 
     def _endpoint_url(self, name: str, key: SecretStr) -> str:
         import httpx2
@@ -227,20 +265,18 @@ class InferenceEndpointsLLM(AsyncLLM):
         self,
         input: FormattedInput,
         num_generations: int = 1,
-        max_new_tokens: Annotated[int | None, Field(ge=1, description="The most tokens of one answer.")] = None,
-        temperature: Annotated[
-            float | None, Field(ge=0, le=2, description="0: the likeliest answer; higher: more varied ones.")
-        ] = None,
-        top_p: Annotated[float | None, Field(ge=0, le=1, description="Sample from this share of probability.")] = None,
-        frequency_penalty: Annotated[float | None, Field(ge=-2, le=2, description="Against repeated words.")] = None,
+        max_new_tokens: MaxNewTokens = None,
+        temperature: Temperature = None,
+        top_p: TopP = None,
+        frequency_penalty: FrequencyPenalty = None,
         presence_penalty: Annotated[
             float | None, Field(ge=-2, le=2, description="Against words used before. Chats only.")
         ] = None,
         seed: Annotated[int | None, Field(description="For repeatable answers; counted on for further ones.")] = None,
-        stop: Annotated[str | list[str] | None, Field(description="Text at which an answer ends.")] = None,
+        stop: Stop = None,
         stop_sequences: Annotated[list[str] | None, Field(description="The same, by distilabel's name.")] = None,
-        logprobs: Annotated[bool, Field(description="Return the log probabilities of the tokens.")] = False,
-        top_logprobs: Annotated[int | None, Field(ge=0, le=20, description="How many tokens at each place.")] = None,
+        logprobs: Logprobs = False,
+        top_logprobs: TopLogprobs = None,
         logit_bias: Annotated[
             dict[str, float] | None, Field(description="Token id to what is added to its logit. Chats only.")
         ] = None,
@@ -265,13 +301,13 @@ class InferenceEndpointsLLM(AsyncLLM):
         Raises:
             LLMError: one of its kinds, by the server's answer.
         """
-        given = {name: value for name, value in locals().items() if name not in {"self", "input", "num_generations"}}
+        given = keywords_in(locals())
         wanted = {name: value for name, value in given.items() if value is not None and value is not False}
         if "stop_sequences" in wanted:
             wanted["stop"] = [*as_list(wanted.get("stop")), *wanted.pop("stop_sequences")]
         seeds = [{} if seed is None else {"seed": seed + number} for number in range(num_generations)]
         await self._load_once()
-        return combined(await asyncio.gather(*(self._answer(input, {**wanted, **each}) for each in seeds)))
+        return await side_by_side(self._answer(input, {**wanted, **each}) for each in seeds)
 
     async def _answer(self, given: FormattedInput, wanted: Mapping[str, Any]) -> GenerateOutput:
         if isinstance(given, str):
@@ -334,7 +370,7 @@ class InferenceEndpointsLLM(AsyncLLM):
                 content = await response.read()
         if response.status >= 400:
             raise error_from(response.status, response.headers, content)
-        return json_object(content), response.headers
+        return paid_object(content), response.headers
 
     def _new_session(self) -> ClientSession:
         server = self._found_server()
@@ -402,24 +438,29 @@ def wake(endpoint: InferenceEndpoint, token: str) -> None:
 
 
 def parse_text(answer: Mapping[str, Any], headers: Mapping[str, str], *, with_logprobs: bool) -> GenerateOutput:
-    """The output from a TGI server's answer to a bare prompt. Raises InvalidResponseError."""
+    """The output from a TGI server's answer to a bare prompt.
+
+    Raises:
+        EmptyAnswerError: the tokens were used up before it began.
+        InvalidResponseError: it's no answer.
+    """
     text = answer.get("generated_text")
-    if not isinstance(text, str):
-        raise InvalidResponseError(f"the server's answer has no `generated_text`: {short(answer)}")
-    details = cast("dict[str, Any]", answer.get("details") or {})
-    counts = [number_in(each) or 0 for each in (headers.get("x-prompt-tokens"), details.get("generated_tokens"))]
-    output = GenerateOutput(
-        generations=[text],
-        statistics=TokenCounts(input_tokens=[int(counts[0])], output_tokens=[int(counts[1])]),
+    details = object_in(answer.get("details"))
+    usage = Usage(
+        input_tokens=int(number_in(headers.get("x-prompt-tokens")) or 0),
+        output_tokens=count_in(details.get("generated_tokens")),
     )
-    if details.get("finish_reason") == "length":
-        output["cut_off"] = [True]
+    if not isinstance(text, str):
+        raise InvalidResponseError(f"the server's answer has no `generated_text`: {short(answer)}", paid=True)
+    reason = details.get("finish_reason")
+    end = end_of(reason, TGI)
+    if not text and end == "cut off":
+        raise EmptyAnswerError(f"{NO_TOKENS_LEFT} (finish_reason {reason!r}); {MORE_TOKENS}", usage=[usage])
+    output = GenerateOutput(generations=[text], statistics=token_counts(usage, [text]), usage=[usage])
+    mark(output, [reason], [end])
     if with_logprobs:
-        tokens = cast("list[dict[str, Any]]", details.get("tokens") or [])
-        places = cast("list[list[dict[str, Any]]]", details.get("top_tokens") or [[token] for token in tokens])
-        output["logprobs"] = [
-            [[Logprob(token=each["text"], logprob=each["logprob"]) for each in place] for place in places]
-        ]
+        places = list_in(details.get("top_tokens")) or [[token] for token in list_in(details.get("tokens"))]
+        output["logprobs"] = [[logprobs_in(place, name="text") for place in places]]
     return output
 
 
@@ -428,13 +469,11 @@ def error_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMEr
     try:
         body = json_object(content)
     except InvalidResponseError:
-        body = {"error": content.decode("utf-8", "replace").strip()[:500]}
+        body = {"error": plain_refusal(content)}
     problem = body.get("error")
     inner = cast("dict[str, Any]", problem) if isinstance(problem, dict) else body
     said = str(inner.get("message") or cast("object", problem) or body.get("detail") or short(body))
-    if status < 500 and TOO_LONG.search(said):
-        return ContextLengthError(said)
     # A generation that failed on the server's side has 424 at TGI.
     status = 500 if body.get("error_type") == "generation" else status
-    wait = number_in(headers.get("Retry-After")) or number_in(body.get("estimated_time"))
+    wait = seconds_to_wait(headers.get("Retry-After")) or number_in(body.get("estimated_time"))
     return error_for_status(status, said, code=str(inner.get("code") or ""), retry_after=wait)

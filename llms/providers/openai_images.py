@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from llms.base import combined
+from llms.base import side_by_side
 from llms.batch import BatchResult
 from llms.errors import BadRequestError, LLMError, error_for_status
 from llms.http import new_session, request_errors
 from llms.images import ImageGenerationModel, image_type, images_in, is_address
-from llms.openai import IMAGES, OpenAILLM
 from llms.parameters import Aside, short
+from llms.providers.openai import IMAGES, OpenAILLM
+from llms.providers.parameters import keywords_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, PriceSource
 
 MOST_IMAGES = 10
@@ -91,10 +92,10 @@ class OpenAIImageGeneration(OpenAILLM, ImageGenerationModel):
         Raises:
             LLMError: one of its kinds, by the provider's answer.
         """
-        keywords = {name: value for name, value in locals().items() if name not in {"self", "input", "num_generations"}}
+        keywords = keywords_in(locals())
         parts = self.requests_per_input(num_generations)
         asked = [self.generated(input, num_generations // parts, keywords) for _ in range(parts)]
-        return combined(await asyncio.gather(*asked))
+        return await side_by_side(asked)
 
     def requests_per_input(self, num_generations: int) -> int:
         """As few equal parts as fit into requests."""
@@ -115,7 +116,7 @@ class OpenAIImageGeneration(OpenAILLM, ImageGenerationModel):
     async def _request(self, given: FormattedInput, times: int, keywords: Mapping[str, Any]) -> GenerateOutput:
         return await self._fetched(await super()._request(given, times, keywords))
 
-    async def job_results(self, job_id: str) -> AsyncIterator[BatchResult]:
+    async def job_results(self, job_id: str) -> AsyncGenerator[BatchResult]:
         async for result in super().job_results(job_id):
             if isinstance(result.outcome, LLMError):
                 yield result
@@ -128,7 +129,9 @@ class OpenAIImageGeneration(OpenAILLM, ImageGenerationModel):
     async def _fetched(self, output: GenerateOutput) -> GenerateOutput:
         """The output with the images in the place of their addresses."""
         images = await asyncio.gather(*(self._image(each) for each in output["generations"] if each is not None))
-        return GenerateOutput(generations=list(images), statistics=output["statistics"])
+        fetched = output.copy()
+        fetched["generations"] = list(images)
+        return fetched
 
     async def _image(self, answer: str) -> str:
         """The image of an answer in base64. Raises LLMError, a final one: the image is paid for."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, PrivateAttr
 
 from llms.errors import BadRequestError, ConnectionFailedError, InvalidResponseError, RequestTimeoutError
-from llms.inference_endpoints import InferenceEndpointsLLM, error_from
 from llms.loop import PerLoop
 from llms.parameters import Aside
+from llms.providers.inference_endpoints import InferenceEndpointsLLM, error_from
 from llms.typing import JSONSchema, PriceSource
 
 if TYPE_CHECKING:

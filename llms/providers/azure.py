@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, c
 from pydantic import Field, SecretStr
 
 from llms.batch import BatchLimits, BatchRequest
-from llms.batch_dialects import OPENAI, BatchDialect
+from llms.credentials import may_have_keys
 from llms.errors import AuthenticationError, ConnectionFailedError
-from llms.http import trusted_certificates
-from llms.openai import OpenAILLM
+from llms.extras import how_to_install
+from llms.http import paid_object, trusted_certificates
 from llms.parameters import Aside
+from llms.providers.batch_dialects import OPENAI, BatchDialect
+from llms.providers.openai import OpenAILLM
+from llms.secrets import know
 from llms.typing import FormattedInput
 
 if TYPE_CHECKING:
@@ -85,10 +88,13 @@ class AzureOpenAILLM(OpenAILLM):
                 f"{type(self).__name__}(model={self.model!r}) has no endpoint: set {self.url_variable}, or give"
                 " base_url, such as https://my-resource.openai.azure.com"
             )
-        if self._own_key() is None and not _has_azure_identity():
+        if self.bound_key(self.url()) is not None:
+            return
+        self._check_sign_in()
+        if not _has_azure_identity():
             raise AuthenticationError(
                 f"{type(self).__name__}(model={self.model!r}) has no key: set {' or '.join(self.key_variables)}, name a"
-                " credentials block in `credentials`, or sign in with Entra ID: pip install 'stillflow[azure]'"
+                f" credentials block in `credentials`, or sign in with Entra ID: {how_to_install('azure')}"
             )
 
     def url(self) -> str:
@@ -99,7 +105,7 @@ class AzureOpenAILLM(OpenAILLM):
 
     def key(self) -> SecretStr:
         """The key. Empty where a token of Entra ID takes its place."""
-        return self._own_key() or SecretStr("")
+        return self.bound_key(self.url()) or SecretStr("")
 
     def version(self) -> str:
         """The API's version; empty for the v1 API as it is."""
@@ -110,6 +116,9 @@ class AzureOpenAILLM(OpenAILLM):
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "api_version": self.version()}
+
+    def addressee(self) -> dict[str, Any]:
+        return {**super().addressee(), "version": self.version()}
 
     def _is_newest(self) -> bool:
         return not self._dated_version()
@@ -133,14 +142,26 @@ class AzureOpenAILLM(OpenAILLM):
 
     async def _send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         # The SDK knows each version's addresses, and when a token of Entra ID is to be renewed.
-        return await self._post(path, body)
+        return paid_object(await self.posted(path, body))
+
+    def _check_sign_in(self) -> None:
+        """Raises AuthenticationError where the endpoint may have no token: it's as good as a key."""
+        if not may_have_keys(self.url(), self.own_addresses()):
+            raise self.refused(self.url())
+
+    def answering_model(self) -> str:
+        # A deployment's name is its owner's, answers name the model.
+        return ""
 
     async def _token(self) -> str:
-        """A token of Entra ID, a kept one while it lasts."""
+        """A token of Entra ID, a kept one while it lasts. Raises AuthenticationError."""
+        self._check_sign_in()
         try:
-            return await asyncio.to_thread(_entra_id_token)
+            token = await asyncio.to_thread(_entra_id_token)
         except Exception as error:  # noqa: BLE001 -- each way to sign in fails in its own way
             raise AuthenticationError(f"can't sign in with Entra ID: {error}") from None
+        know(token)
+        return token
 
     def batch_dialect(self) -> BatchDialect:
         dated = self._dated_version()

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, embedding_output, text_to_embed
 from llms.errors import InvalidResponseError
-from llms.hub_client import HubClientModel
+from llms.providers.hub_client import HubClientModel
+from llms.providers.parameters import Dimensions
 from llms.typing import FormattedInput, GenerateOutput
 
 
@@ -43,9 +44,7 @@ class InferenceEndpointsEmbeddings(HubClientModel, ServiceEmbeddings):
         truncation_direction: Annotated[
             Literal["left", "right"] | None, Field(description="Where a text is cut.")
         ] = None,
-        dimensions: Annotated[
-            int | None, Field(ge=1, description="Numbers of a vector, where the model can make it shorter.")
-        ] = None,
+        dimensions: Dimensions = None,
     ) -> GenerateOutput:
         """The vector of one text, as the only one of `embeddings`. The server tells no token counts.
 

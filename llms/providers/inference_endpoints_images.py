@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from llms.base import combined
+from llms.base import side_by_side
 from llms.errors import BadRequestError, LLMError
-from llms.hub_client import HubClientModel
+from llms.extras import how_to_install
 from llms.images import ImageGenerationModel, image_output, images_in
 from llms.parameters import Aside, short
+from llms.providers.hub_client import HubClientModel
 from llms.typing import FormattedInput, GenerateOutput
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class InferenceEndpointsImageGeneration(HubClientModel, ImageGenerationModel):
     def load(self) -> None:
         """As `InferenceEndpointsLLM.load`. Raises LLMError also where Pillow isn't installed."""
         if importlib.util.find_spec("PIL") is None:
-            raise LLMError(f"{type(self).__name__} needs Pillow: pip install 'stillflow[images]'")
+            raise LLMError(f"{type(self).__name__} needs Pillow: {how_to_install('images')}")
         super().load()
 
     def generate_images(self, inputs: list[str], num_generations: int = 1, **kwargs: Any) -> list[list[bytes]]:
@@ -75,7 +76,7 @@ class InferenceEndpointsImageGeneration(HubClientModel, ImageGenerationModel):
         }
         await self._load_once()
         seeds = [None if seed is None else seed + number for number in range(num_generations)]
-        return combined(await asyncio.gather(*(self._image(input, {**wanted, "seed": each}) for each in seeds)))
+        return await side_by_side(self._image(input, {**wanted, "seed": each}) for each in seeds)
 
     async def _image(self, prompt: str, wanted: dict[str, Any]) -> GenerateOutput:
         with self._errors_of_the_client("images"):

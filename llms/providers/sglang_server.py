@@ -1,0 +1,79 @@
+"""An SGLang server: https://docs.sglang.ai/basic_usage/openai_api_completions.html."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from llms.providers.parameters import (
+    ExtraBody,
+    FrequencyPenalty,
+    Logprobs,
+    MaxNewTokens,
+    MinP,
+    PresencePenalty,
+    ReasoningEffort,
+    RepetitionPenalty,
+    ResponseFormat,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopLogprobs,
+    TopP,
+    keywords_in,
+)
+from llms.providers.servers import ServerLLM
+from llms.typing import FormattedInput, GenerateOutput, JSONSchema
+
+
+class ClientSGLang(ServerLLM):
+    """A model that SGLang serves. Without a name it's the one that the server lists first.
+
+    An answer can be held to a schema, a regular expression or a grammar.
+
+    Example:
+        >>> llm = ClientSGLang(model="Qwen/Qwen3-8B")
+        >>> llm.url()
+        'http://127.0.0.1:30000/v1'
+    """
+
+    key_variables: ClassVar[tuple[str, ...]] = ("SGLANG_API_KEY",)
+    url_variable: ClassVar[str] = "SGLANG_BASE_URL"
+    own_url: ClassVar[str] = "http://127.0.0.1:30000/v1"
+
+    form_title = "SGLang server"
+
+    provider: Annotated[Literal["sglang-server"], Field(title="Provider")] = "sglang-server"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
+        self,
+        input: FormattedInput,
+        num_generations: int = 1,
+        max_new_tokens: MaxNewTokens = None,
+        min_tokens: Annotated[int | None, Field(ge=0, description="The fewest tokens of one answer.")] = None,
+        temperature: Temperature = None,
+        top_p: TopP = None,
+        top_k: TopK = None,
+        min_p: MinP = None,
+        repetition_penalty: RepetitionPenalty = None,
+        frequency_penalty: FrequencyPenalty = None,
+        presence_penalty: PresencePenalty = None,
+        stop: Stop = None,
+        stop_token_ids: Annotated[list[int] | None, Field(description="Tokens at which an answer ends.")] = None,
+        seed: Seed = None,
+        reasoning_effort: ReasoningEffort = None,
+        chat_template_kwargs: Annotated[
+            dict[str, Any] | None, Field(description="For the model's chat template, such as enable_thinking.")
+        ] = None,
+        regex: Annotated[str | None, Field(description="A regular expression that every answer fits.")] = None,
+        ebnf: Annotated[str | None, Field(description="A grammar that every answer fits, in EBNF.")] = None,
+        logprobs: Logprobs = False,
+        top_logprobs: TopLogprobs = None,
+        response_format: ResponseFormat = None,
+        extra_body: ExtraBody = None,
+        structured_output: JSONSchema | None = None,
+    ) -> GenerateOutput:
+        """Answer one chat or bare prompt. Raises LLMError."""
+        return await self.generated(input, num_generations, keywords_in(locals()))

@@ -1,0 +1,298 @@
+"""The batch APIs of the providers: every state of a job, every outcome of a request, and how a job is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from llms.batch import MARK, BatchResult, JobStatus, OfflineBatchLLM
+from llms.errors import IncompleteResultsError
+from llms.loop import run_sync
+from llms.providers.bedrock import BedrockLLM
+from llms.providers.gemini import GeminiLLM
+from llms.providers.google import GoogleLLM
+from llms.providers.groq import GroqLLM
+from llms.providers.mistral import MistralLLM
+from llms.providers.openai_responses import OpenAIResponsesLLM
+from llms.providers.together import TogetherLLM
+from llms.providers.vertexai import VertexAILLM
+from llms.providers.xai import XAILLM
+from tests.llms.batch_wires import (
+    BatchStandIn,
+    BedrockStandIn,
+    GeminiStandIn,
+    Job,
+    MistralStandIn,
+    ResponsesStandIn,
+    TogetherStandIn,
+    VertexStandIn,
+    XAIStandIn,
+)
+from tests.llms.wires import KEY
+
+
+@dataclass(frozen=True)
+class Api:
+    kind: type[OfflineBatchLLM]
+    stand_in: type[BatchStandIn]
+    states: dict[str, str]
+    """The provider's words, as its SDK lists them: what they mean to us."""
+    done: str
+    lapsed: str
+    """The state of a job that ran out of time, and of its requests that nobody worked on."""
+    kind_of_lapsed: str = "ExpiredError"
+
+
+OPENAI_STATES = {
+    "validating": "waiting",
+    "in_progress": "waiting",
+    "finalizing": "waiting",
+    "cancelling": "waiting",
+    "completed": "ended",
+    "expired": "ended",
+    "cancelled": "ended",
+    "failed": "failed",
+    "a-state-of-next-year": "waiting",
+}
+TOGETHER_STATES = {
+    "VALIDATING": "waiting",
+    "IN_PROGRESS": "waiting",
+    "COMPLETED": "ended",
+    "EXPIRED": "ended",
+    "CANCELLED": "ended",
+    "FAILED": "failed",
+}
+MISTRAL_STATES = {
+    "QUEUED": "waiting",
+    "RUNNING": "waiting",
+    "CANCELLATION_REQUESTED": "waiting",
+    "SUCCESS": "ended",
+    "TIMEOUT_EXCEEDED": "ended",
+    "CANCELLED": "ended",
+    "FAILED": "failed",
+    "A_STATE_OF_NEXT_YEAR": "waiting",
+}
+GEMINI_STATES = {
+    "BATCH_STATE_UNSPECIFIED": "waiting",
+    "BATCH_STATE_PENDING": "waiting",
+    "BATCH_STATE_RUNNING": "waiting",
+    "BATCH_STATE_SUCCEEDED": "ended",
+    "BATCH_STATE_CANCELLED": "ended",
+    "BATCH_STATE_EXPIRED": "ended",
+    "BATCH_STATE_FAILED": "failed",
+    "BATCH_STATE_OF_NEXT_YEAR": "waiting",
+}
+VERTEX_STATES = {
+    **{f"JOB_STATE_{word}": "waiting" for word in ("UNSPECIFIED", "QUEUED", "PENDING", "RUNNING", "PAUSED")},
+    **{f"JOB_STATE_{word}": "waiting" for word in ("UPDATING", "CANCELLING", "OF_NEXT_YEAR")},
+    **{f"JOB_STATE_{word}": "ended" for word in ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "CANCELLED", "EXPIRED")},
+    "JOB_STATE_FAILED": "failed",
+}
+BEDROCK_STATES = {
+    **dict.fromkeys(("Submitted", "Validating", "Scheduled", "InProgress", "Stopping"), "waiting"),
+    **dict.fromkeys(("Completed", "PartiallyCompleted", "Stopped"), "ended"),
+    **dict.fromkeys(("Failed", "Expired"), "failed"),
+    "OfNextYear": "waiting",
+}
+XAI_STATES = {
+    **dict.fromkeys(("validating", "in_progress", "cancelling"), "waiting"),
+    **dict.fromkeys(("completed", "cancelled"), "ended"),
+    "failed": "failed",
+}
+APIS = {
+    "openai responses": Api(OpenAIResponsesLLM, ResponsesStandIn, OPENAI_STATES, "completed", "expired"),
+    "groq": Api(GroqLLM, BatchStandIn, OPENAI_STATES, "completed", "expired"),
+    "together": Api(TogetherLLM, TogetherStandIn, TOGETHER_STATES, "COMPLETED", "EXPIRED"),
+    "mistral": Api(MistralLLM, MistralStandIn, MISTRAL_STATES, "SUCCESS", "TIMEOUT_EXCEEDED", "OverloadedError"),
+    "gemini": Api(
+        GeminiLLM, GeminiStandIn, GEMINI_STATES, "BATCH_STATE_SUCCEEDED", "BATCH_STATE_EXPIRED", "OverloadedError"
+    ),
+    "bedrock": Api(BedrockLLM, BedrockStandIn, BEDROCK_STATES, "Completed", "PartiallyCompleted", "OverloadedError"),
+    "xai": Api(XAILLM, XAIStandIn, XAI_STATES, "completed", "cancelled"),
+    "vertexai": Api(
+        VertexAILLM, VertexStandIn, VERTEX_STATES, "JOB_STATE_SUCCEEDED", "JOB_STATE_EXPIRED", "OverloadedError"
+    ),
+}
+STATES = [(name, word) for name, api in APIS.items() for word in api.states]
+
+
+@pytest.fixture(params=APIS)
+def api(request: pytest.FixtureRequest) -> Api:
+    return APIS[request.param]
+
+
+@pytest.fixture
+def server(api: Api) -> Iterator[BatchStandIn]:
+    with api.stand_in() as running:
+        yield running
+
+
+def llm_at(api: Api, server: BatchStandIn, **fields: Any) -> OfflineBatchLLM:
+    key = SecretStr(KEY)
+    kind: Any = api.kind
+    given = {"base_url": server.url, "api_key": key, **server.fields, **fields}
+    return kind(model="m", use_offline_batch_generation=True, **given)
+
+
+def submitted(llm: OfflineBatchLLM, count: int = 1, mark: str = "", first: int = 0) -> JobStatus:
+    with llm.job_writer() as writer:
+        for number in range(first, first + count):
+            chat: Any = [{"role": "user", "content": f"number {number}"}]
+            assert writer.add(llm.batch_request(str(number), chat, 1)) is None
+        (file,) = writer.rest()
+        if mark:
+            file.intent = mark
+        return run_sync(llm.create_job(file, {MARK: mark} if mark else {}))
+
+
+def results_of(llm: OfflineBatchLLM, job_id: str) -> dict[str, BatchResult]:
+    async def read() -> list[BatchResult]:
+        return [each async for each in llm.job_results(job_id)]
+
+    return {each.custom_id: each for each in run_sync(read())}
+
+
+def test_every_request_of_a_job_is_answered_refused_lapsed_or_missing(api: Api, server: BatchStandIn) -> None:
+    llm = llm_at(api, server)
+    job = submitted(llm, 5)
+    assert job.state == "waiting"
+
+    server.end(server.job(job.id), api.lapsed, answered=2, refused=1, lapsed=1)
+    results = results_of(llm, job.id)
+
+    assert run_sync(llm.job_status(job.id)).state == "ended"
+    kinds = {key: type(each.outcome).__name__ for key, each in results.items()}
+    assert kinds == {"0": "dict", "1": "dict", "2": "BadRequestError", "3": api.kind_of_lapsed}
+    assert "that is no temperature" in str(results["2"].outcome)
+    answer: Any = results["0"].outcome
+    assert answer["generations"] == ["Fine."]
+    assert [(each["input_tokens"], each["output_tokens"]) for each in answer["usage"]] == [(100, 20)]
+
+
+@pytest.mark.parametrize(("name", "word"), STATES)
+def test_a_state_means(name: str, word: str) -> None:
+    api = APIS[name]
+    with api.stand_in() as server:
+        llm = llm_at(api, server)
+        job = submitted(llm)
+        server.job(job.id).status = word
+
+        status = run_sync(llm.job_status(job.id))
+
+    assert status.state == api.states[word]
+    assert word.lower().endswith(status.status)
+    assert status.unknown is ("next" in word.lower())
+    assert (status.error is not None) is (status.state == "failed")
+
+
+def test_a_job_that_failed_says_why_and_one_that_answered_something_has_ended(api: Api, server: BatchStandIn) -> None:
+    llm = llm_at(api, server)
+    first, second = submitted(llm), submitted(llm, 2, first=1)
+    word = next(word for word, state in api.states.items() if state == "failed")
+    server.job(first.id).status, server.job(first.id).failed = word, "no such model for batches"
+    server.end(server.job(second.id), word, answered=1)
+
+    failed, partly = run_sync(llm.job_status(first.id)), run_sync(llm.job_status(second.id))
+
+    assert failed.state == "failed"
+    assert "no such model for batches" in failed.message
+    assert partly.state == "ended"
+    assert set(results_of(llm, second.id)) == {"1"}
+
+
+def test_a_job_is_found_by_its_mark_and_no_other_one(api: Api, server: BatchStandIn) -> None:
+    llm = llm_at(api, server)
+    marks = [f"{letter * 32}" for letter in "abc"]
+    jobs = {mark: submitted(llm, 1, mark, number).id for number, mark in enumerate(marks)}
+
+    for mark, job_id in jobs.items():
+        found = run_sync(llm.find_job(mark, 0, {}))
+        assert found is not None
+        assert found.id == job_id
+    assert run_sync(llm.find_job("d" * 32, 0, {})) is None
+
+
+def test_a_job_that_is_not_on_the_first_page_is_found(api: Api, server: BatchStandIn) -> None:
+    llm = llm_at(api, server)
+    job = submitted(llm, 1, "a" * 32)
+    if api.kind is TogetherLLM:
+        # Its list has no pages.
+        return
+    foreign = server.keep("foreign", b'{"custom_id": "of-another-program", "body": {}}\n')
+    unnamed: dict[str, Any] = {"metadata": {}, "input_file_id": foreign, "name": "another's"}
+    given = {**server.job(job.id).given, **unnamed, "displayName": "another's", "jobName": f"another-{'a' * 32}"}
+    others = [Job(f"other-{number}", 1_700_000_001, given, "x") for number in range(150)]
+    in_order = api.kind is XAILLM or issubclass(api.kind, GoogleLLM)
+    # Whichever end its list begins at, the job is at the other one.
+    server.batches[:] = [*others, *server.batches] if in_order else [*server.batches, *others]
+
+    found = run_sync(llm.find_job("a" * 32, 0, {}))
+
+    assert found is not None
+    assert found.id == job.id
+
+
+def test_results_that_were_counted_and_are_not_there_yet_are_waited_for(api: Api, server: BatchStandIn) -> None:
+    if api.kind is TogetherLLM:
+        # It counts nothing.
+        return
+    llm = llm_at(api, server)
+    job = submitted(llm, 2)
+    kept = server.job(job.id)
+    kept.status, kept.counts = api.done, (2, 2, 0)
+
+    with pytest.raises(IncompleteResultsError):
+        results_of(llm, job.id)
+
+
+def test_a_job_is_cancelled_and_its_files_are_deleted(api: Api, server: BatchStandIn) -> None:
+    llm = llm_at(api, server)
+    job = submitted(llm, 2)
+
+    run_sync(llm.cancel_job(job.id))
+    server.end(server.job(job.id), api.done, answered=1, refused=1)
+    run_sync(llm.delete_job(job.id))
+
+    assert server.cancelled == [job.id]
+    assert server.files == {}
+
+
+def test_inputs_are_answered_by_a_job_as_they_are_online(api: Api, server: BatchStandIn) -> None:
+    class Quick(api.stand_in):
+        def create(self, given: dict[str, Any]) -> Any:
+            reply = super().create(given)
+            self.end(self.batches[-1], api.done, answered=len(self.lines(given)))
+            return reply
+
+    chats: Any = [[{"role": "user", "content": f"number {number}"}] for number in range(2)]
+    with Quick() as running:
+        llm = llm_at(api, running, offline_batch_generation_block_until_done=1)
+        outputs = llm.generate_outputs(inputs=chats, num_generations=2)
+
+    assert [output["generations"] for output in outputs] == [["Fine.", "Fine."]] * 2
+
+
+def test_together_is_not_sent_the_same_file_twice() -> None:
+    with TogetherStandIn() as server:
+        llm = llm_at(APIS["together"], server)
+        with llm.job_writer() as writer:
+            writer.add(llm.batch_request("0", [{"role": "user", "content": "hi"}], 1))
+            (file,) = writer.rest()
+            first, second = (run_sync(llm.create_job(file, {})) for _ in range(2))
+
+        assert len(server.files) == 1
+        assert server.job(first.id).given["input_file_id"] == server.job(second.id).given["input_file_id"]
+
+
+def test_mistral_forgets_a_job_that_is_deleted() -> None:
+    with MistralStandIn() as server:
+        llm = llm_at(APIS["mistral"], server)
+        job = submitted(llm)
+        server.end(server.job(job.id), "SUCCESS", answered=1)
+        run_sync(llm.delete_job(job.id))
+
+        assert server.gone == [job.id]
