@@ -1,52 +1,60 @@
 """Tasks and Steps: rows in, rows out."""
 
-from tasks.agreement import JudgeAgreement
-from tasks.apigen import APIGenGenerator, APIGenSemanticChecker, PrepareExamples
-from tasks.argilla import PreferenceToArgilla, TextGenerationToArgilla
-from tasks.argilla_labeller import ArgillaLabeller
-from tasks.backtranslation import InstructionBacktranslation
+from llms.moved import find_moved
 from tasks.base import Answer, ModelStep, Task, UnreadableAnswerError
-from tasks.clair import CLAIR
-from tasks.classification import Label, TextClassification
-from tasks.clustering import ClusterSamples, JoinClusterLabels, TextClustering, label_clusters
-from tasks.columns import CombineOutputs, ExpandColumns, GroupColumns, KeepColumns, MergeColumns
 from tasks.decorators import step, task
-from tasks.deduplication import EmbeddingDedup, MinHashDedup
-from tasks.deita import DeitaFiltering
-from tasks.embedding_task_generator import EmbeddingTaskGenerator
-from tasks.embeddings import EmbeddingGeneration, GenerateEmbeddings
-from tasks.evol import EvolComplexity, EvolInstruct, EvolQuality
-from tasks.evol_generators import EvolComplexityGenerator, EvolInstructGenerator
-from tasks.filtering import FilterRows
-from tasks.formatting import (
+from tasks.functions.apigen import APIGenGenerator, APIGenSemanticChecker, PrepareExamples
+from tasks.functions.function_calls import APIGenExecutionChecker
+from tasks.instructions.evol import EvolComplexity, EvolInstruct, EvolQuality
+from tasks.instructions.evol_generators import EvolComplexityGenerator, EvolInstructGenerator
+from tasks.instructions.self_instruct import SelfInstruct
+from tasks.judging.agreement import JudgeAgreement
+from tasks.judging.argilla_labeller import ArgillaLabeller
+from tasks.judging.backtranslation import InstructionBacktranslation
+from tasks.judging.classification import Label, TextClassification
+from tasks.judging.judges import Criterion, PairwiseJudge, RubricJudge
+from tasks.judging.pair_rm import PairRM
+from tasks.judging.prometheus import PrometheusEval, Rubric
+from tasks.judging.reward import RewardModelScore
+from tasks.judging.scorers import ComplexityScorer, QualityScorer
+from tasks.judging.ultrafeedback import UltraFeedback
+from tasks.math.math_shepherd import FormatPRM, MathShepherdCompleter, MathShepherdGenerator
+from tasks.registry import Source, Target
+from tasks.retrieval.embedding_task_generator import EmbeddingTaskGenerator
+from tasks.retrieval.sentence_pairs import GenerateSentencePair
+from tasks.retrieval.text_embedding_data import (
+    GenerateLongTextMatchingData,
+    GenerateShortTextMatchingData,
+    GenerateTextClassificationData,
+    GenerateTextRetrievalData,
+)
+from tasks.retrieval.text_triplets import BitextRetrievalGenerator, MonolingualTripletGenerator
+from tasks.rows.clustering import ClusterSamples, JoinClusterLabels, TextClustering, label_clusters
+from tasks.rows.columns import CombineOutputs, ExpandColumns, GroupColumns, KeepColumns, MergeColumns
+from tasks.rows.deduplication import EmbeddingDedup, MinHashDedup
+from tasks.rows.deita import DeitaFiltering
+from tasks.rows.embeddings import EmbeddingGeneration, GenerateEmbeddings
+from tasks.rows.filtering import FilterRows
+from tasks.rows.formatting import (
     ConversationTemplate,
     FormatChatGenerationDPO,
     FormatChatGenerationSFT,
     FormatTextGenerationDPO,
     FormatTextGenerationSFT,
 )
-from tasks.function_calls import APIGenExecutionChecker
-from tasks.generators import GeneratorTask
-from tasks.genstruct import Genstruct
-from tasks.image_generation import ImageGeneration, SaveImages
-from tasks.judges import Criterion, PairwiseJudge, RubricJudge
-from tasks.loaders import (
+from tasks.rows.neighbours import FaissNearestNeighbour
+from tasks.rows.projection import DBSCAN, UMAP
+from tasks.rows.truncation import TruncateTextColumn
+from tasks.sources.files import SourceError
+from tasks.sources.generators import GeneratorTask
+from tasks.sources.loaders import (
     LoadDataFromDicts,
     LoadDataFromDisk,
     LoadDataFromFileSystem,
     LoadDataFromHub,
-    Source,
-    SourceError,
     make_generator_step,
 )
-from tasks.magpie import Magpie, MagpieGenerator
-from tasks.math_shepherd import FormatPRM, MathShepherdCompleter, MathShepherdGenerator
-from tasks.neighbours import FaissNearestNeighbour
-from tasks.pair_rm import PairRM
-from tasks.projection import DBSCAN, UMAP
-from tasks.prometheus import PrometheusEval, Rubric
-from tasks.reward import RewardModelScore
-from tasks.sampled_columns import (
+from tasks.sources.sampled_columns import (
     BernoulliColumn,
     CategoryColumn,
     DatetimeColumn,
@@ -60,25 +68,21 @@ from tasks.sampled_columns import (
     UniformColumn,
     UuidColumn,
 )
-from tasks.samplers import DataSampler, SampleColumns, SamplePersonas
-from tasks.savers import PushToHub, Saver, SaveToDisk, SaveToFiles, Target, TargetError
-from tasks.scorers import ComplexityScorer, QualityScorer
-from tasks.self_instruct import SelfInstruct
-from tasks.sentence_pairs import GenerateSentencePair
+from tasks.sources.samplers import DataSampler, SampleColumns, SamplePersonas
 from tasks.steps import GeneratorStep, GlobalStep, Step
-from tasks.structured_generation import StructuredGeneration
-from tasks.text_embedding_data import (
-    GenerateLongTextMatchingData,
-    GenerateShortTextMatchingData,
-    GenerateTextClassificationData,
-    GenerateTextRetrievalData,
-)
-from tasks.text_generation import ChatGeneration, TextGeneration, TextGenerationWithImage
-from tasks.text_triplets import BitextRetrievalGenerator, MonolingualTripletGenerator
-from tasks.truncation import TruncateTextColumn
+from tasks.targets.argilla import PreferenceToArgilla, TextGenerationToArgilla
+from tasks.targets.places import TargetError
+from tasks.targets.savers import PushToHub, Saver, SaveToDisk, SaveToFiles
 from tasks.typing import Ask, ChatType, GeneratorStepOutput, Row, StepInput, StepOutput
-from tasks.ultrafeedback import UltraFeedback
-from tasks.urial import URIAL
+from tasks.writing.clair import CLAIR
+from tasks.writing.genstruct import Genstruct
+from tasks.writing.image_generation import ImageGeneration, SaveImages
+from tasks.writing.magpie import Magpie, MagpieGenerator
+from tasks.writing.structured_generation import StructuredGeneration
+from tasks.writing.text_generation import ChatGeneration, TextGeneration, TextGenerationWithImage
+from tasks.writing.urial import URIAL
+
+find_moved("tasks")
 
 __all__ = [
     "DBSCAN",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, cast
@@ -14,17 +14,37 @@ from typing import Annotated, Any, cast
 from pydantic import Field, field_validator
 
 from llms import LLM, AnyLLM, LLMError
-from llms.base import cut_off_in
+from llms.base import cut_off_in, finish_reasons_in, unfinished_in
 from llms.embeddings import Embeddings
 from llms.errors import Failure, KeptError, failure_of
 from llms.images import ImageGenerationModel
 from llms.loop import run_sync
 from llms.parameters import Aside, ParameterError, short
-from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
-from tasks.steps import METADATA, Step, failure_in
+from llms.typing import PARTS_OF_TOKENS, ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
+from tasks.arrow import cleaned, unkeepable
+from tasks.cells import check_prompt
+from tasks.steps import METADATA, Step, failed_elsewhere
+from tasks.templates import taken_by_deploy
 from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
 
+NOT_ASKED = frozenset(
+    {
+        "code",
+        "version",
+        "output_mappings",
+        "num_generations",
+        "group_generations",
+        "add_raw_input",
+        "add_raw_output",
+        "add_reasoning",
+    }
+)
+"""What of a step's identity says nothing of what it asks."""
+REASONING = "reasoning"
+"""The column of `add_reasoning`."""
 CUT_OFF = "; the limit of tokens cut the answer off: give more `max_new_tokens` (in llm.generation_kwargs)"
+
+NOT_WHOLE = "; the provider doesn't say that the answer is whole (finish_reason {0.finish_reason!r})"
 
 
 class UnreadableAnswerError(ValueError):
@@ -40,10 +60,18 @@ class Answer:
     raw_output: Any = None
     input_tokens: int = 0
     output_tokens: int = 0
+    token_parts: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Of these tokens: `cached_tokens`, `cache_write_tokens` and `reasoning_tokens`, where there are any."""
     logprobs: list[list[Logprob]] | None = None
     """By token: the most likely ones, where the LLM was asked for them."""
+    reasoning: str | None = None
+    """What the model thought before it, where the provider shows it; of several texts, all thoughts in their order."""
     cut_off: bool = False
     """Whether the limit of tokens ended it, or one of the texts it's made from."""
+    unfinished: bool = False
+    """Whether one of them isn't known to be whole, for another reason."""
+    finish_reason: str | None = None
+    """Why it ended, in the provider's word; of several texts, the first one that isn't whole tells."""
     failure: Failure | None = None
 
 
@@ -53,6 +81,8 @@ class ModelStep(Step):
     Write `inputs`, `outputs`, `answerer`, `prompt` and `converse`. The rest is here: metadata, and rows that
     fail, each with its reason.
     """
+
+    fails_rows = True
 
     # All rows of a shard are asked for at once.
     input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
@@ -75,6 +105,17 @@ class ModelStep(Step):
         """How many answers are asked for at a time."""
         return 1
 
+    def asking(self) -> dict[str, Any]:
+        """Which of its settings shape its questions, as JSON values: steps of a run that are equal in it ask alike.
+
+        They are numbered, and share no answers. It's in no key of an answer.
+        """
+        return {
+            name: value
+            for name, value in self.identity().items()
+            if name not in NOT_ASKED and getattr(self, name, None) is not self.answerer
+        }
+
     @abstractmethod
     def prompt(self, row: Row) -> FormattedInput:
         """What is asked for a row. Whatever it raises is the row's failure."""
@@ -86,6 +127,10 @@ class ModelStep(Step):
         A step that needs several rounds asks several times here. Ask in an order that depends on the row
         and the answers alone, so that a run that was interrupted finds its answers again.
         """
+
+    @property
+    def metadata_keys(self) -> list[str]:
+        return [f"statistics_{self.name}", f"error_{self.name}"]
 
     def load(self) -> None:
         self.answerer.load()
@@ -120,15 +165,19 @@ class ModelStep(Step):
         return cast("list[list[Row]]", made)
 
     async def answer_row(self, row: Row, ask: Ask) -> list[Row]:
-        """The rows that `row` becomes: one per generation, or one with all of them."""
-        if failure_in(row) is not None:
+        """The rows that `row` becomes: one per generation, or one with all of them.
+
+        A row that failed in another step is passed over. One that failed in this one, in an earlier attempt, is asked.
+        """
+        if failed_elsewhere(row, self.name):
             return self.assemble(row, [Answer()] * self.answers_per_row)
         try:
-            answers = await self.converse(self.seen(row), ask)
+            answers = await self.converse(self.seen(row), checked(ask))
         except LLMError as error:
             if error.fatal:
                 raise
-            answers = [failed(Answer(raw_input=self._raw_input(row)), error)] * self.answers_per_row
+            answer = failed(Answer(raw_input=self._raw_input(row)), error)
+            answers = [with_tokens(answer, error), *[answer] * (self.answers_per_row - 1)]
         except Exception as error:  # noqa: BLE001 -- a prompt, perhaps a user's: whatever it raises is this row's failure
             answers = [failed(Answer(), error)] * self.answers_per_row
         if len(answers) != self.answers_per_row:
@@ -138,19 +187,19 @@ class ModelStep(Step):
 
     def assemble(self, row: Row, answers: Sequence[Answer]) -> list[Row]:
         """`row` with the columns and the metadata of `answers`."""
-        return [self._with_columns(row, answer.columns, self._metadata(answer)) for answer in answers]
+        return [self._with_columns(row, self._own(answer), self._metadata(answer)) for answer in answers]
 
-    def _own_columns(self) -> list[str]:
-        return [name for name in self.outputs if name != "model_name"]
+    def _own(self, answer: Answer) -> Row:
+        return dict(answer.columns)
 
     def _with_columns(self, row: Row, columns: Row, metadata: Row) -> Row:
-        empty = dict.fromkeys(self._own_columns())
+        empty = dict.fromkeys(name for name in self.own_columns() if name != "model_name")
         own = {**empty, **columns, "model_name": self.answerer.model_name}
         renamed = {self.output_mappings.get(name, name): value for name, value in own.items()}
         return {**row, **renamed, METADATA: {**(row.get(METADATA) or {}), **metadata}}
 
     def _metadata(self, answer: Answer) -> Row:
-        counts = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+        counts = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens, **answer.token_parts}
         return {f"statistics_{self.name}": counts, f"error_{self.name}": answer.failure}
 
     def seen(self, row: Row) -> Row:
@@ -174,8 +223,10 @@ class ModelStep(Step):
         for place, row in enumerate(rows):
             # A row without a prompt fails when it's answered.
             with contextlib.suppress(Exception):
-                if failure_in(row) is None:
-                    prompts[place] = self.prompt(self.seen(row))
+                if not failed_elsewhere(row, self.name):
+                    prompt = self.prompt(self.seen(row))
+                    check_prompt(prompt)
+                    prompts[place] = prompt
         outputs = self.answerer.generate_outputs(list(prompts.values()), self.answers_per_row)
         return {
             place: answered_by(prompt, output) for (place, prompt), output in zip(prompts.items(), outputs, strict=True)
@@ -206,6 +257,13 @@ class Task(ModelStep):
     use_default_structured_output: Annotated[
         bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = False
+    add_reasoning: Annotated[
+        bool,
+        Field(
+            title="Keep reasoning",
+            description="In the column `reasoning`: what the model thought before its answer, where it shows that.",
+        ),
+    ] = False
     add_raw_input: Annotated[bool, Field(title="Keep prompts", description="In the row's metadata.")] = True
     add_raw_output: Annotated[bool, Field(title="Keep raw answers", description="In the row's metadata.")] = True
 
@@ -225,6 +283,44 @@ class Task(ModelStep):
     @property
     def answers_per_row(self) -> int:
         return self.num_generations
+
+    @property
+    def metadata_keys(self) -> list[str]:
+        prompts = [f"raw_input_{self.name}"] if self.add_raw_input else []
+        # Of a row that fails, the raw output is kept in any case.
+        ends = [f"{kind}_{self.name}" for kind in ("finish_reason", "cut_off", "unfinished")]
+        return [*prompts, f"raw_output_{self.name}", *ends, *super().metadata_keys]
+
+    def load(self) -> None:
+        """Raises ParameterError for an example that lacks a column, or a column that is there twice."""
+        if self.add_reasoning and REASONING in self.outputs:
+            raise ParameterError(
+                f"{self.name}: `add_reasoning` adds the column {REASONING!r}, which is one of the Task's own, got"
+                f" outputs={self.outputs!r}: leave it off"
+            )
+        for number, example in enumerate(self.examples):
+            self._check_example(number, example)
+        super().load()
+
+    def own_columns(self) -> list[str]:
+        names = list(self.outputs)
+        if self.add_reasoning:
+            names.insert(names.index("model_name") if "model_name" in names else len(names), REASONING)
+        return names
+
+    def _own(self, answer: Answer) -> Row:
+        return {**answer.columns, **({REASONING: answer.reasoning} if self.add_reasoning else {})}
+
+    def _check_example(self, number: int, example: Row) -> None:
+        answers = [name for name in self.outputs if name != "model_name"]
+        columns = self.inputs
+        missing = [name for name in columns if name not in example and (not isinstance(columns, dict) or columns[name])]
+        if missing or not any(name in example for name in answers):
+            lacks = repr(missing[0]) if missing else f"any of {answers!r}"
+            raise ParameterError(
+                f"{self.name}: examples are rows with the input and the output columns of the Task, and example"
+                f" {number} lacks {lacks}: {short(example)}. {taken_by_deploy((missing or answers)[0])}"
+            )
 
     @abstractmethod
     def format_input(self, input: Row) -> FormattedInput:
@@ -290,15 +386,13 @@ class Task(ModelStep):
 
     def read(self, text: str | None, row: Row, prompt: FormattedInput, output: GenerateOutput, place: int) -> Answer:
         """The answer made from generation `place` of `output`."""
-        statistics, logprobs = output["statistics"], output.get("logprobs")
+        logprobs = output.get("logprobs")
         known = partial(
-            Answer,
+            replace,
+            taken(output, place),
             raw_input=prompt[0] if isinstance(prompt, tuple) else prompt,
             raw_output=text,
-            input_tokens=statistics["input_tokens"][place],
-            output_tokens=statistics["output_tokens"][place],
             logprobs=logprobs[place] if logprobs else None,
-            cut_off=cut_off_in(output)[place],
         )
         try:
             columns = self.format_output(text, row)
@@ -309,8 +403,9 @@ class Task(ModelStep):
     def assemble(self, row: Row, answers: Sequence[Answer]) -> list[Row]:
         if not self.group_generations:
             return super().assemble(row, answers)
-        names = self._own_columns()
-        columns = {name: [answer.columns.get(name) for answer in answers] for name in names}
+        names = [name for name in self.own_columns() if name != "model_name"]
+        given = list(map(self._own, answers))
+        columns = {name: [each.get(name) for each in given] for name in names}
         if all(answer.failure is not None or not answer.columns for answer in answers):
             columns = {}
         return [self._with_columns(row, columns, grouped([self._metadata(answer) for answer in answers]))]
@@ -323,9 +418,23 @@ class Task(ModelStep):
             metadata[f"raw_output_{self.name}"] = answer.raw_output
         if answer.logprobs is not None:
             metadata[f"logprobs_{self.name}"] = answer.logprobs
+        if answer.finish_reason is not None:
+            metadata[f"finish_reason_{self.name}"] = answer.finish_reason
         if answer.cut_off:
             metadata[f"cut_off_{self.name}"] = True
+        if answer.unfinished:
+            metadata[f"unfinished_{self.name}"] = True
         return metadata | super()._metadata(answer)
+
+
+def checked(ask: Ask) -> Ask:
+    """The same, but what can't be sent as it is meant fails its row, and isn't sent."""
+
+    async def ask_checked(prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+        check_prompt(prompt)
+        return await ask(prompt, num_generations)
+
+    return ask_checked
 
 
 def answered_by(expected: FormattedInput, output: GenerateOutput) -> Ask:
@@ -345,39 +454,67 @@ def answered_by(expected: FormattedInput, output: GenerateOutput) -> Ask:
     return ask
 
 
+def taken(output: GenerateOutput, place: int) -> Answer:
+    """What generation `place` took and how it ended, as an answer without columns."""
+    statistics = output["statistics"]
+    parts = {name: statistics.get(name) for name in PARTS_OF_TOKENS}
+    reasoning = output.get("reasoning")
+    return Answer(
+        reasoning=reasoning[place] if reasoning else None,
+        input_tokens=statistics["input_tokens"][place],
+        output_tokens=statistics["output_tokens"][place],
+        token_parts={name: counts[place] for name, counts in parts.items() if counts},
+        cut_off=cut_off_in(output)[place],
+        unfinished=unfinished_in(output)[place],
+        finish_reason=finish_reasons_in(output)[place],
+    )
+
+
+def all_taken(output: GenerateOutput) -> list[Answer]:
+    """`taken` of every generation."""
+    return [taken(output, place) for place in range(len(output["generations"]))]
+
+
+def summed(answers: Sequence[Answer]) -> Answer:
+    """What several answers took and how they ended, as one answer without columns."""
+    names = dict.fromkeys(name for answer in answers for name in answer.token_parts)
+    not_whole = [answer for answer in answers if answer.cut_off or answer.unfinished]
+    telling = [*not_whole, *reversed(answers)]
+    return Answer(
+        reasoning="\n\n".join(answer.reasoning for answer in answers if answer.reasoning) or None,
+        input_tokens=sum(answer.input_tokens for answer in answers),
+        output_tokens=sum(answer.output_tokens for answer in answers),
+        token_parts={name: sum(answer.token_parts.get(name, 0) for answer in answers) for name in names},
+        cut_off=any(answer.cut_off for answer in answers),
+        unfinished=any(answer.unfinished for answer in answers),
+        finish_reason=telling[0].finish_reason if telling else None,
+    )
+
+
+def with_tokens(answer: Answer, error: LLMError) -> Answer:
+    """The answer with the tokens that a failed request is billed for."""
+    spent = [usage for usage in error.usage if usage["input_tokens"] or usage["output_tokens"]]
+    return replace(
+        answer,
+        input_tokens=answer.input_tokens + sum(usage["input_tokens"] for usage in spent),
+        output_tokens=answer.output_tokens + sum(usage["output_tokens"] for usage in spent),
+    )
+
+
 def fit_for_a_table(answer: Answer) -> Answer:
-    """The answer, as a failure where its columns hold what no table can keep: the rows beside it would fail as well."""
-    problem = next((problem for value in answer.columns.values() if (problem := unkeepable(value))), "")
-    return failed(answer, UnreadableAnswerError(problem)) if problem else answer
-
-
-def unkeepable(value: Any) -> str:
-    """Why a value fits into no table; empty where nothing speaks against it."""
-    if isinstance(value, str):
-        return "" if is_whole(value) else f"expected whole characters, got half of one in {short(value)}"
-    if isinstance(value, int):
-        return "" if -(2**63) <= value < 2**63 else f"expected a number of at most 64 bits, got {short(value)}"
-    if isinstance(value, dict):
-        return next((found for each in cast("Row", value).values() if (found := unkeepable(each))), "")
-    # Long lists of numbers are vectors.
-    if isinstance(value, list) and not isinstance(next(iter(cast("list[Any]", value)), None), float):
-        return next((found for each in cast("list[Any]", value) if (found := unkeepable(each))), "")
-    return ""
-
-
-def is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """The answer, as a failure where it holds what no table can keep: the rows beside it would fail as well."""
+    problem = unkeepable([answer.columns, answer.raw_input, answer.raw_output, answer.logprobs])
+    if not problem:
+        return answer
+    kept = replace(answer, raw_input=cleaned(answer.raw_input), raw_output=cleaned(answer.raw_output))
+    return failed(kept, UnreadableAnswerError(problem))
 
 
 def failed(answer: Answer, error: Exception) -> Answer:
     """The same answer, as a failure."""
     failure = failure_of(error)
-    if answer.cut_off and not isinstance(error, LLMError):
-        failure["message"] += CUT_OFF
+    if not isinstance(error, LLMError):
+        failure["message"] += CUT_OFF if answer.cut_off else NOT_WHOLE.format(answer) if answer.unfinished else ""
     return replace(answer, columns={}, failure=failure)
 
 

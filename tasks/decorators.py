@@ -19,6 +19,7 @@ from llms import RuntimeParameter
 from llms.parameters import argument_descriptions, has_description, short, unknown_name_message
 from llms.typing import ChatItem, ChatType
 from tasks.base import Task
+from tasks.cells import PromptFormatter
 from tasks.steps import GeneratorStep, GlobalStep, Step
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput, StepOutput, StepType
 
@@ -103,8 +104,9 @@ class FunctionTask(Task):
 
     def format_input(self, input: Row) -> ChatType:
         columns = self.input_columns
-        optional = {name: "" for name in columns if isinstance(columns, dict) and not columns[name]}
-        content = self.user_message_template.format_map({**optional, **input})
+        optional = [name for name in columns if isinstance(columns, dict) and not columns[name]]
+        cells = {**dict.fromkeys(columns), **input}
+        content = PromptFormatter(optional).vformat(self.user_message_template, (), cells)
         return [ChatItem(role="user", content=content)]
 
     def format_output(self, output: str | None, input: Row) -> Row:

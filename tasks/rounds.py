@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from llms import LLMError
-from llms.base import cut_off_in
 from llms.parameters import ParameterError
 from llms.typing import FormattedInput, GenerateOutput
-from tasks.base import Answer, Task, UnreadableAnswerError, failed
+from tasks.base import Answer, Task, UnreadableAnswerError, all_taken, failed, summed, with_tokens
 from tasks.typing import Ask, Row
 
 T = TypeVar("T")
@@ -89,8 +89,7 @@ class HeldTalk:
         self._talk = talk
         self._prompts: list[Any] = []
         self._texts: list[str | None] = []
-        self._input_tokens = self._output_tokens = 0
-        self._cut_off = False
+        self._taken: list[Answer] = []
         self._go_on(None)
 
     def hear(self, output: GenerateOutput | BaseException) -> None:
@@ -98,12 +97,10 @@ class HeldTalk:
         if isinstance(output, BaseException):
             if not isinstance(output, LLMError) or output.fatal:
                 raise output
-            self.answer = failed(self._so_far(), output)
+            self.answer = failed(with_tokens(self._so_far(), output), output)
             return
         self._texts.append(output["generations"][0])
-        self._input_tokens += output["statistics"]["input_tokens"][0]
-        self._output_tokens += output["statistics"]["output_tokens"][0]
-        self._cut_off = self._cut_off or any(cut_off_in(output))
+        self._taken += all_taken(output)
         self._go_on(self._texts[-1])
 
     def _go_on(self, text: str | None) -> None:
@@ -117,13 +114,11 @@ class HeldTalk:
             self._prompts.append(self.pending[0] if isinstance(self.pending, tuple) else self.pending)
 
     def _so_far(self, columns: Row | None = None) -> Answer:
-        return Answer(
+        return replace(
+            summed(self._taken),
             columns=columns or {},
             raw_input=self._prompts or None,
             raw_output=self._texts or None,
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
-            cut_off=self._cut_off,
         )
 
 

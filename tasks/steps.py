@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from llms.code import digest_of_text
 from llms.parameters import Aside, Configurable, set_quietly
@@ -50,8 +53,14 @@ class Step(Configurable, ABC):
     version: ClassVar[str] = "1"
     """Raise it when a change of the code changes the rows: it's part of the cache key."""
 
+    fails_rows: ClassVar[bool] = False
+    """Whether it notes in the metadata of rows why they fail. A Task does."""
+
     takes_failed_rows: ClassVar[bool] = False
     """Whether `process` knows what to do with rows that failed before; otherwise it isn't shown them."""
+
+    joins_rows: ClassVar[bool] = False
+    """Whether it makes one row of a row of every step before it, with the columns of all."""
 
     name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""
     input_mappings: Annotated[
@@ -68,6 +77,22 @@ class Step(Configurable, ABC):
 
     _pipeline: PipelineLike | None = PrivateAttr(default=None)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # `inputs: StepColumns = ["text"]`, as in distilabel, is no parameter: it becomes the property that it means.
+        for name in ("inputs", "outputs"):
+            columns = vars(cls).get(name)
+            if isinstance(columns, list | dict):
+                vars(cls).get("__annotations__", {})[name] = ClassVar[Columns]
+                setattr(cls, name, property(partial(_columns_of_class, cast("Columns", columns))))
+        super().__init_subclass__(**options)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _made_in(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Take `pipeline=...`, which isn't a parameter, as if the step were made in that pipeline's `with` block."""
+        # By a function: pydantic keeps this method in the class, and a program's classes are pickled whole.
+        return _made_in_pipeline(data, handler)
+
     def model_post_init(self, context: Any, /) -> None:
         pipeline = current_pipeline.get()
         if pipeline is not None:
@@ -80,6 +105,11 @@ class Step(Configurable, ABC):
     def pipeline(self) -> PipelineLike | None:
         """The pipeline that the step was made in."""
         return self._pipeline
+
+    @property
+    def _logger(self) -> logging.Logger:
+        """For the code of a step of one's own, as in distilabel."""
+        return logging.getLogger(f"tasks.{self.name}")
 
     @property
     def template_names(self) -> tuple[str, ...]:
@@ -95,6 +125,11 @@ class Step(Configurable, ABC):
     def outputs(self) -> Columns:
         """The columns that the step adds, by its own names."""
         return []
+
+    @property
+    def metadata_keys(self) -> list[str]:
+        """What it notes in the metadata of rows, of any of them or all."""
+        return [f"error_{self.name}"] if self.fails_rows else []
 
     def load(self) -> None:
         """Get ready. Called once before the first `process`."""
@@ -113,7 +148,9 @@ class Step(Configurable, ABC):
         for start in range(0, max(map(len, inputs), default=0), self.batch_length(inputs)):
             end = start + self.batch_length(inputs)
             batches = [[shadowing(row, self.input_mappings, untouched) for row in rows[start:end]] for rows in inputs]
-            for rows in self.process(*batches):
+            for given in self.process(*batches):
+                # A row, where a list was meant: it was yielded alone, or the list was returned.
+                rows = [cast("Row", given)] if isinstance(given, Mapping) else cast("list[Row]", given)
                 made += [restored(row, self.input_mappings, self.output_mappings) for row in rows]
         return made
 
@@ -121,8 +158,9 @@ class Step(Configurable, ABC):
         """The dataset's columns that stay as they are, as the output of that name is written elsewhere."""
         if not self.output_mappings:
             return []
-        written = {self.output_mappings.get(name, name) for name in self.outputs}
-        read = {self.input_mappings.get(name, name) for name in self.output_mappings if name in self.outputs}
+        own = self.own_columns()
+        written = {self.output_mappings.get(name, name) for name in own}
+        read = {self.input_mappings.get(name, name) for name in self.output_mappings if name in own}
         return sorted((read & self.added_columns(frozenset(read))) - written)
 
     def batch_length(self, inputs: Sequence[StepInput]) -> int:
@@ -131,7 +169,11 @@ class Step(Configurable, ABC):
 
     def added_columns(self, available: frozenset[str]) -> frozenset[str]:
         """The dataset's columns after this step, given those before it."""
-        return available | {self.output_mappings.get(name, name) for name in self.outputs}
+        return available | {self.output_mappings.get(name, name) for name in self.own_columns()}
+
+    def own_columns(self) -> list[str]:
+        """The columns that it gives, by its own names: `outputs`, and what an option adds."""
+        return list(self.outputs)
 
     def required_columns(self) -> list[str]:
         """The dataset's columns that must be there, by the dataset's names."""
@@ -148,6 +190,13 @@ class Step(Configurable, ABC):
         """This step over the rows of a flow, lazily, shard by shard."""
         return rows.map(self, *others)
 
+    def connect(self, *steps: Step, routing_batch_function: Any = None) -> None:
+        """`self >> [*steps]`; with a routing function, `self >> routing_batch_function >> [*steps]`."""
+        if routing_batch_function is None:
+            self.__rshift__(list(steps))
+        else:
+            self.__rshift__(routing_batch_function).__rshift__(list(steps))
+
     def __rshift__(self, after: Any) -> Any:
         if self._pipeline is None:
             raise ValueError(f"{self.name!r} is in no pipeline: connect steps inside `with Pipeline(...):`")
@@ -158,6 +207,16 @@ class Step(Configurable, ABC):
         for step in before:
             step.__rshift__(self)
         return self
+
+
+@dataclass(frozen=True)
+class SourceTypes:
+    """What is known of a source's columns, all of them, before its rows are used."""
+
+    features: dict[str, Any]
+    """By column: as in `datasets.Features`; None where only the values tell."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the columns."""
 
 
 class GeneratorStep(Step):
@@ -175,6 +234,16 @@ class GeneratorStep(Step):
         """The columns of the rows, where they can be known without making rows."""
         return frozenset(self.outputs) or None
 
+    def read_types(self, rows: int | None = None) -> SourceTypes | None:
+        """All columns and their types, where they are told or can be found out by reading; None where they can't.
+
+        A flow calls it before anything is asked, so here is the place to refuse what can't be used.
+
+        Args:
+            rows: only the first ones matter. None: all.
+        """
+        return None
+
 
 class GlobalStep(Step):
     """A step that needs all rows at once."""
@@ -183,6 +252,22 @@ class GlobalStep(Step):
 
     def batch_length(self, inputs: Sequence[StepInput]) -> int:
         return max(map(len, inputs), default=1) or 1
+
+
+def _made_in_pipeline(data: Any, make: Callable[[Any], T]) -> T:
+    given = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    pipeline = given.get("pipeline")
+    if not hasattr(pipeline, "add_step"):
+        return make(data)
+    token = current_pipeline.set(pipeline)
+    try:
+        return make({name: value for name, value in given.items() if name != "pipeline"})
+    finally:
+        current_pipeline.reset(token)
+
+
+def _columns_of_class(columns: Columns, step: Step) -> Columns:
+    return columns
 
 
 def shadowing(row: Row, input_mappings: Mapping[str, str], untouched: Iterable[str] = ()) -> Row:
@@ -216,6 +301,14 @@ def failure_in(row: Row) -> dict[str, Any] | None:
         if value is not None and key.startswith("error_"):
             return {"step": key.removeprefix("error_"), **value}
     return None
+
+
+def failed_elsewhere(row: Row, step: str) -> bool:
+    """Whether a row failed in another step than this one."""
+    metadata: Row = row.get(METADATA) or {}
+    return any(
+        value is not None and key.startswith("error_") and key != f"error_{step}" for key, value in metadata.items()
+    )
 
 
 def snake_case(name: str) -> str:

@@ -20,11 +20,14 @@ GeneratorStepOutput: TypeAlias = Iterator[tuple[list[Row], bool]]
 Columns: TypeAlias = list[str] | dict[str, bool]
 """Column names; as a dict, to whether the column is required."""
 
+StepColumns: TypeAlias = Columns
+"""What distilabel calls it. `inputs: StepColumns = ["text"]` in a class is the property of that value."""
+
 StepType: TypeAlias = Literal["normal", "generator", "global"]
 
 
 class Ask(Protocol):
-    """Asks the LLM for one row. Where a journal is kept, an answered question isn't asked again."""
+    """Asks the LLM for one row. Where a ledger is kept, an answered question isn't asked again."""
 
     async def __call__(self, prompt: FormattedInput, num_generations: int = 1) -> GenerateOutput: ...
 
@@ -36,6 +39,7 @@ __all__ = [
     "FormattedInput",
     "GeneratorStepOutput",
     "Row",
+    "StepColumns",
     "StepInput",
     "StepOutput",
     "StepType",

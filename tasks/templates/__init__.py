@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
+from jinja2.nodes import For, Name, Node, Output, TemplateData
 from jinja2.sandbox import SandboxedEnvironment
 
-_environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+from tasks.cells import printed
+
+_environment = SandboxedEnvironment(
+    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False, finalize=printed
+)
+
+HAS_VARIABLES = (
+    r"\{[{%]|^a variable is \{\{ name \}\}, in a prefect\.yaml \{\{ \(name\) \}\}:"
+    r" there prefect deploy takes the first for a value of its own$"
+)
+"""What a template must match as a parameter: Prefect's server refuses a deployment whose text has no variable left.
+
+It says so by this pattern, whose second half, which no template is, is the way out.
+"""
 
 
 @cache
@@ -27,13 +42,34 @@ def template_from(source: str) -> Template:
     return template
 
 
+OTHER_SYNTAX = re.compile(r"(?<![\\\w{}$])(?P<whole>\$?\{(?P<name>[a-z_][a-z0-9_]{2,})\}|%\((?P<named>\w+)\)s)(?!\})")
+"""`{query}`, `${query}` and `%(query)s`, as other libraries write variables; not `\\frac{query}`, nor JSON."""
+
+
 def checked(source: str) -> str:
     """`source`, which must be the text of a template. Raises ValueError."""
     try:
         template_from(source)
     except TemplateSyntaxError as error:
         raise ValueError(f"not a Jinja2 template (line {error.lineno}: {error.message})") from None
+    for loop in _environment.parse(source).find_all(For):
+        if all(map(_is_blank, loop.body)):
+            name = loop.target.name if isinstance(loop.target, Name) else "name"
+            raise ValueError(f"a loop of the template {source!r} prints nothing. {taken_by_deploy(name)}")
+    texts = [text for _, kind, text in _environment.lex(source) if kind == "data"]
+    other = next(filter(None, map(OTHER_SYNTAX.search, texts)), None)
+    if other is not None:
+        raise ValueError(
+            f"{other['whole']!r} would be sent as it stands: templates are Jinja2, and a variable is"
+            f" {{{{ {other['name'] or other['named']} }}}} there. If it's meant, write {{{{ {other['whole']!r} }}}}"
+        )
     return source
+
+
+def _is_blank(node: Node) -> bool:
+    return isinstance(node, Output) and all(
+        isinstance(each, TemplateData) and not each.data.strip() for each in node.nodes
+    )
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -46,3 +82,11 @@ def variables_of(source: str) -> frozenset[str]:
     from jinja2 import meta
 
     return frozenset(meta.find_undeclared_variables(_environment.parse(source)))
+
+
+def taken_by_deploy(name: str) -> str:
+    """Why a template from a deployment may lack a variable, and the way out: for the message of an error."""
+    return (
+        f"Does it come from a prefect.yaml? There `prefect deploy` takes {{{{ {name} }}}} for a value of its own, and"
+        f" leaves nothing of it: write {{{{ ({name}) }}}}"
+    )

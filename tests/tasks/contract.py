@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from llms import (
     AnthropicLLM,
     AzureOpenAILLM,
+    ClientvLLM,
     InferenceEndpointsLLM,
     OfflineBatchGenerationNotFinishedError,
     OpenAILLM,
@@ -24,6 +25,7 @@ from llms.local_provider import LocalProvider
 from tasks.base import Task
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
+from tests.conftest import LONGEST
 
 BROKEN = "I'd rather not answer that, sorry."
 
@@ -146,6 +148,7 @@ def adapters(provider: LocalProvider) -> list[AsyncLLM]:
     offline: dict[str, Any] = {"use_offline_batch_generation": True}
     return [
         InferenceEndpointsLLM(base_url=provider.base_url, model_display_name="judge"),
+        ClientvLLM(model="judge", base_url=provider.base_url),
         *(AnthropicLLM(model="judge", base_url=host, api_key=SecretStr("k"), **way) for way in ({}, offline)),
         *(
             AzureOpenAILLM(model="judge", base_url=f"{host}/openai", api_key=SecretStr("k"), **way)
@@ -168,7 +171,7 @@ def check_adapters(provider: LocalProvider, make: Callable[..., Task], row: Row,
 
 def made_offline(task: Task, row: Row) -> Row:
     """The row, as soon as the provider's job has ended."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + LONGEST
     while True:
         try:
             (made,) = rows_of(task, [row])

@@ -115,7 +115,7 @@ def recurses() -> int:
 
 
 def hangs() -> None:
-    time.sleep(60)
+    time.sleep(86_400)
 
 
 def spins() -> None:
@@ -154,7 +154,7 @@ def signals_its_parent() -> None:
 
 def closes_everything() -> None:
     os.closerange(3, 256)
-    time.sleep(60)
+    time.sleep(86_400)
 
 
 def writes(path: str) -> None:
@@ -217,7 +217,7 @@ def fails_oddly() -> None:
 
 def moves_away() -> None:
     os.setsid() if os.getpid() != os.getpgid(0) else os.setpgid(0, os.getpgid(os.getppid()))
-    time.sleep(60)
+    time.sleep(86_400)
 
 
 def opens_many() -> int:

@@ -23,7 +23,7 @@ from tasks import (
     PairwiseJudge,
     Task,
 )
-from tasks.generators import GeneratorTask
+from tasks.sources.generators import GeneratorTask
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tests.tasks.contract import adapters, llm

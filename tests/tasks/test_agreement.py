@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks import JudgeAgreement
-from tasks.agreement import Measure, krippendorff_alpha, majority
+from tasks.judging.agreement import Measure, krippendorff_alpha, majority
 
 NONE = None
 # The example of Krippendorff 2011, section D: four observers, twelve units.

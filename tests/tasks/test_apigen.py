@@ -13,8 +13,8 @@ from llms import OfflineBatchGenerationNotFinishedError
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import APIGenGenerator, APIGenSemanticChecker, PrepareExamples
-from tasks.apigen import WeightedNumber, names_in, read_judgement, read_pair
 from tasks.base import UnreadableAnswerError
+from tasks.functions.apigen import WeightedNumber, names_in, read_judgement, read_pair
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tests.conftest import wait_for
@@ -347,7 +347,7 @@ def test_a_failed_row_has_no_request_in_an_offline_batch(provider: LocalProvider
             return rows_of(task, [JUDGED, failed_row])
         return None
 
-    made = wait_for(finished, seconds=10, what="the end of the batch", pause=0.02)
+    made = wait_for(finished, what="the end of the batch", pause=0.02)
 
     assert [row["keep_row_after_semantic_check"] for row in made] == [True, False]
     assert provider.batches[0]["request_counts"]["total"] == 1

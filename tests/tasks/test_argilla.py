@@ -16,9 +16,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 from pydantic import TypeAdapter
 
-from tasks.argilla import ArgillaSaver, PreferenceToArgilla, TextGenerationToArgilla
-from tasks.savers import Target, TargetError
+from tasks.registry import Target
 from tasks.steps import METADATA
+from tasks.targets.argilla import ArgillaSaver, PreferenceToArgilla, TextGenerationToArgilla
+from tasks.targets.places import TargetError
 from tasks.typing import Row
 
 FAILURE = {"type": "UnreadableAnswerError", "message": "no", "retryable": False}
@@ -178,7 +179,7 @@ def test_a_row_that_cant_be_shown_is_left_out_and_told_of(
         {"instruction": None, "generation": "c"},
         {"instruction": "d", "generation": "d", METADATA: {"error_text_generation": FAILURE}},
     ]
-    with caplog.at_level(logging.WARNING, "tasks.argilla"):
+    with caplog.at_level(logging.WARNING, "tasks.targets.argilla"):
         saved(texts(), [*bad[:2], *TEXTS, *bad[2:]])
     assert [record["fields"] for record in argilla.sent()] == TEXTS
     assert "4 of 7 rows were left out: 2 without a generation; 1 without instruction; 1 failed in text_generation" in (
@@ -339,7 +340,7 @@ def test_without_the_package_the_check_says_what_to_install(
     for name in [name for name in sys.modules if name.partition(".")[0] == "argilla"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "argilla", None)
-    with pytest.raises(TargetError, match=r"TextGenerationToArgilla needs argilla: pip install 'stillflow\[argilla\]'"):
+    with pytest.raises(TargetError, match=r"TextGenerationToArgilla needs argilla: .* -m pip install 'argilla>="):
         texts().check()
 
 

@@ -11,8 +11,8 @@ from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
 from tasks import URIAL, Genstruct, Task
-from tasks.bare_prompts import cut_at
 from tasks.base import UnreadableAnswerError
+from tasks.writing.bare_prompts import cut_at
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM
 
@@ -122,7 +122,7 @@ def test_a_conversation_is_gone_on_with_and_its_system_message_stands_first() ->
     ],
 )
 def test_a_row_without_a_question_to_answer_is_refused(row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="expected|needs the id of its call"):
         urial().format_input(row)
 
 

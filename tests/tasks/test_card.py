@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import tasks
-from tasks.card import RunRecord, StepRecord, citations_in, dataset_card, duration, size_category
-from tasks.savers import header_and_text
+from tasks.targets.card import RunRecord, StepRecord, citations_in, dataset_card, duration, size_category
+from tasks.targets.card_header import header_and_text
 
 STEP = StepRecord(
     name="text_generation",
@@ -37,7 +37,7 @@ RUN = RunRecord(
     run_url="http://127.0.0.1:4200/runs/flow-run/7f3a",
     started="2026-01-01 08:00:00 UTC",
     seconds=3723.0,
-    source={"type": "tasks.loaders:LoadDataFromHub", "repo_id": "me/rows"},
+    source={"type": "tasks.sources.loaders:LoadDataFromHub", "repo_id": "me/rows"},
     steps=[STEP],
     failures=[("text_generation", "ContentFilterError", "refused", 3)],
     columns={"instruction": "Value('string')", "scores": "List(Value('float64'))"},

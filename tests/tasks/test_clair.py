@@ -11,7 +11,7 @@ from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import CLAIR
 from tasks.base import UnreadableAnswerError
-from tasks.clair import SYSTEM_PROMPT, parse_revision
+from tasks.writing.clair import SYSTEM_PROMPT, parse_revision
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 

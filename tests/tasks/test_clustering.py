@@ -9,7 +9,7 @@ import pytest
 
 from llms.local_provider import LocalProvider
 from tasks.base import UnreadableAnswerError
-from tasks.clustering import ClusterSamples, JoinClusterLabels, TextClustering, label_in
+from tasks.rows.clustering import ClusterSamples, JoinClusterLabels, TextClustering, label_in
 from tasks.steps import METADATA, failure_in
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from llms import LLM, GenerateOutput
-from tasks.columns import CombineOutputs, ExpandColumns, GroupColumns, KeepColumns, MergeColumns
+from tasks.rows.columns import CombineOutputs, ExpandColumns, GroupColumns, KeepColumns, MergeColumns
 from tasks.steps import METADATA, Step, failure_in
-from tasks.text_generation import TextGeneration
+from tasks.writing.text_generation import TextGeneration
 
 FAILURE = {"type": "LLMError", "message": "no", "retryable": False}
 
@@ -188,7 +188,7 @@ def test_grouped_columns_have_names_by_default_and_replace_the_old() -> None:
     step = GroupColumns(columns=["a", "b"], input_mappings={"b": "text"}, output_mappings={"grouped_a": "all"})
     assert step.outputs == ["grouped_a", "grouped_b"]
     assert step.added_columns(frozenset({"a", "text", "c"})) == {"all", "grouped_b", "c"}
-    assert step.apply([{"a": 1, "text": 2, "c": 3}], [{"a": 4, "text": 5, "c": 6}]) == [
+    assert step.apply([{"a": 1, "text": 2, "c": 3}], [{"a": 4, "text": 5, "c": 3}]) == [
         {"all": [1, 4], "grouped_b": [2, 5], "c": 3}
     ]
 
@@ -207,6 +207,25 @@ def test_equal_keys_of_the_metadata_with_different_values_become_lists() -> None
         [{"a": 1, METADATA: {"same": 1, "other": 1, "mine": 1}}], [{"a": 2, METADATA: {"same": 1, "other": 2}}]
     )
     assert row[METADATA] == {"same": 1, "other": [1, 2], "mine": 1}
+
+
+def test_grouping_keeps_the_other_columns_of_all_branches() -> None:
+    (row,) = GroupColumns(columns=["a"]).apply([{"id": 1, "a": "x", "b": 2}], [{"id": 1, "a": "y", "c": 3}])
+    assert row == {"id": 1, "b": 2, "c": 3, "grouped_a": ["x", "y"]}
+
+
+def test_grouping_refuses_different_values_of_a_column_that_is_not_grouped() -> None:
+    with pytest.raises(ValueError, match=r"different values of 'id', 1 and 2 .*GroupColumns\(columns=\['id'\]\)"):
+        GroupColumns(columns=["a"]).apply([{"id": 1, "a": "x"}], [{"id": 2, "a": "y"}])
+
+
+@pytest.mark.parametrize("step", [CombineOutputs(), GroupColumns(columns=["a"])])
+def test_rows_of_different_models_keep_the_last_ones_name_and_all_names_in_the_metadata(step: Any) -> None:
+    (row,) = step.apply([{"a": 1, "model_name": "small"}], [{"a": 1, "model_name": "large"}])
+    assert row["model_name"] == "large"
+    assert row[METADATA]["model_names"] == ["small", "large"]
+    (alike,) = step.apply([{"a": 1, "model_name": "one"}], [{"a": 1, "model_name": "one"}])
+    assert METADATA not in alike
 
 
 def test_grouping_needs_equally_many_rows_and_names() -> None:

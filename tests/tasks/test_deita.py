@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.deita import DeitaFiltering
+from tasks.rows.deita import DeitaFiltering
 from tasks.steps import METADATA, failure_in
 
 FAILURE = {"type": "LLMError", "message": "no", "retryable": False}

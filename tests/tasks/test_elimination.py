@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.base import UnreadableAnswerError
-from tasks.elimination import check_answer, check_evolution, rewritten_in
+from tasks.instructions.elimination import check_answer, check_evolution, rewritten_in
 
 KEY = "new_instruction"
 NEW = "How high is K2, to the foot?"

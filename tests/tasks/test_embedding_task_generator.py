@@ -14,7 +14,7 @@ from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks.base import UnreadableAnswerError
-from tasks.embedding_task_generator import EXAMPLES, Category, EmbeddingTaskGenerator, tasks_in
+from tasks.retrieval.embedding_task_generator import EXAMPLES, Category, EmbeddingTaskGenerator, tasks_in
 from tasks.steps import METADATA, failure_in
 from tests.tasks.contract import made_offline
 from tests.tasks.dangerous import dangerous_values
@@ -65,9 +65,8 @@ def test_tasks_are_read_however_they_are_dressed(reply: str) -> None:
 BROKEN_ANSWERS = {
     "nothing": ("", "found none"),
     "a refusal": ("I'd rather not.", "found none"),
-    "too few": (json.dumps(THREE[:2]), "expected 3 different tasks, found 2"),
+    "too few lines": ("1. " + THREE[0] + "\n2. " + THREE[1], "expected one JSON value"),
     "an empty list": ("[]", "found 0"),
-    "too few that differ": (json.dumps([*THREE[:2], THREE[0].upper()]), "expected 3 different tasks, found 2"),
     "a number among them": (json.dumps([*THREE[:2], 3]), "expected each task as a text, got"),
     "null among them": (json.dumps([*THREE[:2], None]), "expected each task as a text, got"),
     "an empty one": (json.dumps([*THREE[:2], " "]), "expected each task as a text, got"),
@@ -154,8 +153,14 @@ def test_columns_may_have_other_names() -> None:
     assert [(row["idea"], row["author"]) for row in rows] == [(task, "one-reply") for task in THREE]
 
 
-def test_few_tasks_and_an_unreadable_answer_fail_the_row() -> None:
+def test_a_whole_json_list_of_fewer_tasks_is_kept() -> None:
     (row,) = rows_of(generator(num_tasks=4))
+    assert row["tasks"] == THREE
+    assert tasks_in(json.dumps([*THREE[:2], THREE[0].upper()]), 3) == [THREE[0].upper(), THREE[1]]
+
+
+def test_an_unreadable_answer_fails_the_row() -> None:
+    (row,) = rows_of(generator(num_tasks=4, llm=OneReplyLLM(reply="I can't.")))
     assert row["tasks"] is None
     assert row[METADATA]["error_embedding_task_generator"]["type"] == "UnreadableAnswerError"
 

@@ -9,14 +9,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import AuthenticationError, OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
 from llms.structured_output import strict_schema
 from tasks import EvolComplexity, EvolInstruct, EvolQuality, Task
-from tasks.evol import IN_DEPTH, MUTATIONS, QUALITY_MUTATIONS
+from tasks.instructions.evol import IN_DEPTH, MUTATIONS, QUALITY_MUTATIONS
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tests.tasks.contract import check_determinism, check_earlier_metadata, check_mappings

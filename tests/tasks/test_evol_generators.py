@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
 from tasks import EvolComplexityGenerator, EvolInstructGenerator
-from tasks.evol import IN_DEPTH
+from tasks.instructions.evol import IN_DEPTH
 from tasks.steps import METADATA, failure_in
 from tasks.templates import template_source
 from tasks.typing import Row

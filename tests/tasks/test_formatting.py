@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.formatting import (
+from tasks import ChatGeneration
+from tasks.rows.formatting import (
     ConversationTemplate,
     FormatChatGenerationDPO,
     FormatChatGenerationSFT,
@@ -16,6 +17,7 @@ from tasks.formatting import (
     FormatTextGenerationSFT,
 )
 from tasks.steps import METADATA, Step, failure_in
+from tests.tasks.one_reply import OneReplyLLM
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -173,3 +175,31 @@ def test_columns_can_have_other_names_in_the_dataset() -> None:
     row = one(step, {"instruction": "x", "answer": "y"})
     assert set(row) == {"instruction", "answer", "prompt", "prompt_id", "chat"}
     assert step.added_columns(frozenset({"instruction", "answer"})) == set(row)
+
+
+CALLS = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Madrid"}'}}]
+TOOL_CHAT = [
+    {"role": "user", "name": "Ada", "content": "Weather?"},
+    {"role": "assistant", "content": None, "tool_calls": CALLS},
+    {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+]
+
+
+def test_chats_keep_tool_calls_ids_and_names() -> None:
+    row = {"messages": TOOL_CHAT, "generation": "It's sunny.", "generations": ["It's sunny.", "No."], "ratings": [5, 1]}
+    answer = [{"role": "assistant", "content": "It's sunny."}]
+
+    (supervised,) = next(FormatChatGenerationSFT().process([row]))
+    (preference,) = next(FormatChatGenerationDPO().process([row]))
+
+    assert supervised["messages"] == [*TOOL_CHAT, *answer]
+    assert preference["chosen"] == [*TOOL_CHAT, *answer]
+
+
+def test_a_chat_with_calls_is_sent_whole() -> None:
+    task = ChatGeneration(llm=OneReplyLLM(reply="fine"))
+    # A table adds empty keys to messages that lack what others have.
+    padded = [{"name": None, "tool_calls": None, "tool_call_id": None, **message} for message in TOOL_CHAT]
+
+    assert task.format_input({"messages": TOOL_CHAT}) == TOOL_CHAT
+    assert task.format_input({"messages": padded}) == TOOL_CHAT

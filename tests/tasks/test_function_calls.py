@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tasks import APIGenExecutionChecker
-from tasks.function_calls import Call, calls_in, written_calls
-from tasks.sandbox import SandboxError
+from tasks.functions.function_calls import Call, calls_in, written_calls
+from tasks.functions.sandbox import SandboxError
 from tasks.steps import METADATA
 from tasks.typing import Row
 from tests.conftest import ROOT

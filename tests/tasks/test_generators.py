@@ -10,7 +10,7 @@ import pytest
 from llms import OfflineBatchGenerationNotFinishedError, OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import SourceError
-from tasks.generators import SeedRows, makes_rows
+from tasks.sources.generators import SeedRows, makes_rows
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tests.tasks.one_reply import OneReplyLLM

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows import collect, flow, load
-from flows.jobs import numbers_in
-from flows.preview import preview
+from flows.authoring.preview import preview
+from flows.ledger.jobs import numbers_in
 from llms import OpenAIImageGeneration, OpenAILLM
 from llms.batch import BatchResult
 from llms.images import image_output
@@ -75,7 +75,7 @@ def test_several_images_of_a_prompt_are_a_row_each(provider: LocalProvider) -> N
 def test_what_is_no_prompt_fails_its_row_alone_and_is_not_sent(provider: LocalProvider, prompt: Any) -> None:
     bad, good = rows_of(images(), [{"prompt": prompt}, ROWS[0]])
 
-    assert (failure_in(bad) or {}).get("message", "").startswith("prompt: expected a text that isn't empty, got")
+    assert (failure_in(bad) or {}).get("message", "").startswith("prompt: expected a text")
     assert bad["image"] is None
     assert good["image"]
     assert len(provider.requests) == 1

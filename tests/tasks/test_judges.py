@@ -15,7 +15,7 @@ from llms import LLM, GenerateOutput
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import Criterion, FormatTextGenerationDPO, PairwiseJudge, RubricJudge, UnreadableAnswerError
-from tasks.judges import parse_criteria, rationale_and_verdict
+from tasks.judging.judges import parse_criteria, rationale_and_verdict
 from tests.tasks.contract import check_contract, llm, made_offline
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 

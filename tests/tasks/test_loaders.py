@@ -20,20 +20,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict, Features, Image, Value
+from datasets import Dataset, DatasetDict, Features, Image, Json, List, Value
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.loaders import (
+from tasks.registry import Source
+from tasks.sources.files import SourceError
+from tasks.sources.loaders import (
     LoadDataFromDicts,
     LoadDataFromDisk,
     LoadDataFromFileSystem,
     LoadDataFromHub,
-    Source,
-    SourceError,
     make_generator_step,
 )
 from tasks.steps import GeneratorStep
 from tasks.typing import Row
+from tests.conftest import LONGEST
 
 ROWS: list[Row] = [{"n": number, "text": f"row {number}"} for number in range(7)]
 
@@ -201,7 +202,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
         ("a.csv", "a,b\n1,2\n1,2,3\n", ["a.csv', line 3", "3 cells, the header has 2", "['1', '2', '3']"]),
         ("a.csv", 'a,b\n1,2\n1,"open\n', ["line 3", "unexpected end of data"]),
         ("a.csv", "a,a\n1,2\n", ["['a'] more than once"]),
-        ("a.csv", "a\n\udcff\n", ["a.csv'", "must be UTF-8"]),
+        ("a.csv", 'a\n"b\nc"\nd \udcff\n', ["a.csv', line 4", "must be UTF-8"]),
+        ("a.jsonl", '{"n": 1}\n{"n": "\\ud83d"}\n', ["a.jsonl', line 2: expected whole characters, got half of one"]),
+        ("a.jsonl", '\n{"n": 1, "m": 2, "n": 3}\n', ["a.jsonl', line 2: an object has the key 'n' twice"]),
+        ("a.jsonl", '{"n": [1e400]}\n', ["a.jsonl', line 1: the number 1e400 is larger than any"]),
+        ("a.json", '[{"n": 1},\n {"n": 1, "n": 2}]', ["a.json', line 2: an object has the key 'n' twice"]),
+        ("a.json", '[{"n": 1},\n {"n": "\\ud83d"}]', ["a.json', line 2: expected whole characters"]),
         ("a.parquet", "PAR1 no PAR1", ["a.parquet'", "not parquet"]),
         ("a.jsonl.gz", "no gzip", ["a.jsonl.gz' can't be read", "gzip"]),
         ("a.txt", "hi", ["ending '.txt'", "set `filetype`"]),
@@ -211,6 +217,113 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, content
     (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
     message = error_of(LoadDataFromFileSystem(data_files=str(tmp_path / name)))
     assert [part for part in expected if part not in message] == [], message
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 21896172073636085760001])
+def test_whole_numbers_of_any_length_are_read_with_every_digit(tmp_path: Path, name: str, number: int) -> None:
+    rows = [{"n": 1, "deep": [{"m": number}]}, {"n": number, "deep": None}]
+    assert rows_of(LoadDataFromFileSystem(data_files=write(tmp_path / name, rows))) == rows
+
+
+def test_cells_of_csv_that_no_number_holds_stay_text(tmp_path: Path) -> None:
+    cells = ["1e999", "0.12345678901234567890", "1e-999", "123456789012345678"]
+    for cell in cells:
+        (tmp_path / "a.csv").write_text(f"v\n{cell}\n")
+        (row,) = rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))
+        assert str(row["v"]) == cell
+    (tmp_path / "a.csv").write_text("v\n0.1234567890123456\n1.5e3\n-2.50\n0.000\n")
+    assert [row["v"] for row in rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))] == [
+        0.1234567890123456,
+        1500.0,
+        -2.5,
+        0.0,
+    ]
+
+
+def test_cells_of_csv_that_may_be_names_with_an_e_stay_text_and_written_numbers_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("name,number\n12e5,1e-05\n3E7,1.5e3\n,2E+20\n")
+
+    rows = rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))
+
+    assert [row["name"] for row in rows] == ["12e5", "3E7", None]
+    assert [row["number"] for row in rows] == [1e-05, 1500.0, 2e20]
+
+
+@pytest.mark.parametrize("value", [{1: "a", "1": "b"}, [{"deep": {None: 1, "null": 2}}], {True: 1, "true": 2}])
+def test_keys_that_are_one_key_in_json_are_refused_before_one_of_their_values_is_lost(value: Any) -> None:
+    source = LoadDataFromDicts(name="rows", data=[{"x": 1}, {"x": value}])
+
+    with pytest.raises(SourceError, match="row 1 .*column 'x': expected keys that differ as texts, got '.*' more than"):
+        source.read_types()
+    assert LoadDataFromDicts(data=[{"x": {1: "a", 2: "b"}}]).read_types() is not None
+
+
+def test_two_columns_of_one_name_are_refused_with_their_places(tmp_path: Path) -> None:
+    values = [pa.array([1]), pa.array([2]), pa.array([3])]
+    pq.write_table(pa.table(values, names=["a", "b", "a"]), tmp_path / "columns.parquet")
+    twin = pa.StructArray.from_arrays([values[0], values[1]], ["x", "x"])
+    pq.write_table(pa.table([pa.ListArray.from_arrays([0, 1], twin)], names=["s"]), tmp_path / "fields.parquet")
+
+    for name, said in (
+        ("columns", "2 columns with the name 'a' (columns 1 and 3)"),
+        ("fields", "2 fields with the name 'x' (fields 1 and 2 of 's')"),
+    ):
+        loader = LoadDataFromFileSystem(data_files=f"{tmp_path}/{name}.parquet")
+        assert said in error_of(loader)
+        assert f"{name}.parquet'" in error_of(loader)
+    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(SourceError, match=r"has the columns \['a'\] more than once"):
+        make_generator_step(frame)
+
+
+def test_a_map_of_parquet_comes_as_a_dict_and_a_time_that_python_lacks_is_refused(tmp_path: Path) -> None:
+    tags = pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"tags": tags}), tmp_path / "maps.parquet")
+    assert rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/maps.parquet")) == [{"tags": {"k": 1}}, {"tags": {}}]
+    pq.write_table(pa.table({"at": pa.array([1001], pa.time64("ns"))}), tmp_path / "times.parquet")
+    assert "times.parquet'" in error_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/times.parquet"))
+    late = pa.array([2**50], pa.timestamp("s"))
+    pq.write_table(pa.table({"at": late}), tmp_path / "late.parquet")
+    assert "late.parquet'" in error_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/late.parquet"))
+
+
+def test_a_pandas_frame_gives_each_value_as_it_is(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "mixed": [1, "x", None],
+            "dicts": [{"a": 1}, {"b": 2}, None],
+            "numbers": [1.5, None, 2.0],
+            "kinds": pd.Categorical(["a", "b", "a"]),
+        }
+    )
+    assert rows_of(make_generator_step(frame)) == [
+        {"mixed": 1, "dicts": {"a": 1}, "numbers": 1.5, "kinds": "a"},
+        {"mixed": "x", "dicts": {"b": 2}, "numbers": None, "kinds": "b"},
+        {"mixed": None, "dicts": None, "numbers": 2.0, "kinds": "a"},
+    ]
+
+
+def types_in(loader: Any, rows: int | None = None) -> dict[str, Any]:
+    found = loader.read_types(rows)
+    assert found is not None
+    return found.features
+
+
+def test_a_source_tells_the_types_of_all_its_columns(tmp_path: Path) -> None:
+    typed = pa.table({"a": pa.array([1], pa.uint8()), "b": pa.array([0.5], pa.float32())})
+    pq.write_table(typed, tmp_path / "a.parquet")
+    pq.write_table(typed.select(["a"]).append_column("c", pa.array(["x"])), tmp_path / "b.parquet")
+    expected = {"a": Value("uint8"), "b": Value("float32"), "c": Value("string")}
+    assert types_in(LoadDataFromFileSystem(data_files=f"{tmp_path}/*.parquet")) == expected
+    rows: list[Row] = [{"a": 1, "b": [1]}, {"a": 2.5, "b": ["x"], "c": {"d": None}}]
+    expected = {"a": Value("float64"), "b": List(Json()), "c": {"d": Value("null")}}
+    for loader in (LoadDataFromFileSystem(data_files=write(tmp_path / "a.jsonl", rows)), LoadDataFromDicts(data=rows)):
+        assert types_in(loader) == expected
+        assert types_in(loader, 1) == {"a": Value("int64"), "b": List(Value("int64"))}
+    (tmp_path / "a.csv").write_text("a,b,c\n1,x,\n2,1.5,\n")
+    expected = {"a": Value("int64"), "b": Value("string"), "c": Value("string")}
+    assert types_in(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv")) == expected
 
 
 def test_a_cut_parquet_file_ends_in_an_error_that_names_it(tmp_path: Path) -> None:
@@ -404,7 +517,7 @@ def hub() -> Iterator[str]:
 
 LOAD = """
 import sys
-from tasks.loaders import LoadDataFromHub, SourceError
+from tasks.sources.loaders import LoadDataFromHub, SourceError
 for repo in sys.argv[1:]:
     loader = LoadDataFromHub(repo_id=repo)
     for read in (lambda: next(loader.process()), loader.columns):
@@ -422,7 +535,7 @@ def load_in_a_process(home: Path, *repos: str, **environment: str) -> list[str]:
         env={**os.environ, "HF_HOME": str(home), "PYTHONPATH": ".", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()

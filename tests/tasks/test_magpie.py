@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
 from llms.typing import ChatType
 from tasks import Magpie, MagpieGenerator
 from tasks.base import UnreadableAnswerError
-from tasks.chat_templates import CHAT_TEMPLATES, ChatTemplate
-from tasks.magpie import MULTI_TURN, SystemPrompt
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
+from tasks.writing.chat_templates import CHAT_TEMPLATES, ChatTemplate
+from tasks.writing.magpie import MULTI_TURN, SystemPrompt
 from tests.tasks.contract import check_determinism, check_earlier_metadata, check_mappings
 from tests.tasks.scripted import ScriptedLLM
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.math_answers import same_answer, split_answer
+from tasks.math.math_answers import same_answer, split_answer
 
 SAME = [
     ("18", "18.00"),

@@ -17,7 +17,7 @@ from llms.parameters import ParameterError
 from llms.structured_output import strict_schema
 from tasks import FormatPRM, MathShepherdCompleter, MathShepherdGenerator
 from tasks.base import UnreadableAnswerError
-from tasks.math_solutions import read_solutions
+from tasks.math.math_solutions import read_solutions
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tests.tasks.contract import check_contract, llm, rows_of

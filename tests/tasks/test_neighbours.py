@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.neighbours import FaissNearestNeighbour
+from tasks.rows.neighbours import FaissNearestNeighbour
 from tasks.steps import METADATA, failure_in
 
 FAILURE = {"type": "LLMError", "message": "no", "retryable": False}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llms.extras import MissingPackageError
-from tasks.pair_rm import FIRST, PROMPT, SECOND, PairRM
+from tasks.judging.pair_rm import FIRST, PROMPT, SECOND, PairRM
 from tasks.steps import METADATA, failure_in
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", PROMPT, FIRST, SECOND, "high", "tide", "low", "now", "soon", "later", "?"]
@@ -24,7 +24,7 @@ ROWS: list[dict[str, Any]] = [
 
 def test_without_the_packages_loading_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingPackageError, match=r"PairRM needs torch: pip install 'stillflow\[local\]'"):
+    with pytest.raises(MissingPackageError, match=r"PairRM needs torch: .* -m pip install .*\btorch>="):
         PairRM().load()
 
 
@@ -35,7 +35,7 @@ def make_model(folder: Path, **changes: Any) -> str:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import DebertaV2Config, PreTrainedTokenizerFast
 
-    from tasks.pair_rm import network
+    from tasks.judging.pair_rm import network
 
     torch.manual_seed(0)
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.projection import DBSCAN, UMAP
+from tasks.rows.projection import DBSCAN, UMAP
 from tasks.steps import METADATA, failure_in
 
 FAILURE = {"type": "LLMError", "message": "no", "retryable": False}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from llms.local_provider import LocalProvider
 from tasks import PrometheusEval, Rubric, UnreadableAnswerError
-from tasks.prometheus import RUBRICS
+from tasks.judging.prometheus import RUBRICS
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.base import UnreadableAnswerError
-from tasks.reading import check_opposed, list_in, object_in, tagged, texts_in, texts_schema
+from tasks.reading.replies import check_opposed, list_in, object_in, tagged, texts_in, texts_schema
 
 OBJECTS = {
     "alone": '{"score": 4}',

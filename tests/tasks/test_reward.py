@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llms.extras import MissingPackageError
-from tasks.reward import RewardModelScore, chat_of
+from tasks.judging.reward import RewardModelScore, chat_of
 from tasks.steps import METADATA, failure_in
 
 WORDS = ["[PAD]", "[UNK]", "[EOS]", "high", "tide", "low", "now", "user", "assistant", "?"]
@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
 
 def test_without_the_packages_loading_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingPackageError, match=r"RewardModelScore needs torch: pip install 'stillflow\[local\]'"):
+    with pytest.raises(MissingPackageError, match=r"RewardModelScore needs torch: .* -m pip install .*\btorch>="):
         RewardModelScore(model="some/model").load()
 
 

@@ -15,7 +15,7 @@ from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
 from flows import Source, collect, flow, load
-from flows.preview import checked
+from flows.authoring.preview import checked
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
 from tasks import (
@@ -37,9 +37,9 @@ from tasks import (
     UniformColumn,
     UuidColumn,
 )
-from tasks.personas import OLDEST, PERSON_COLUMNS, YOUNGEST, article, our_lists
-from tasks.sampled_columns import in_order
-from tasks.samplers import Sampler
+from tasks.sources.personas import OLDEST, PERSON_COLUMNS, YOUNGEST, article, our_lists
+from tasks.sources.sampled_columns import in_order
+from tasks.sources.samplers import Sampler
 from tasks.typing import Row
 
 FIELD = CategoryColumn(name="field", values=["sport", "music"], weights=[1, 3])

@@ -24,10 +24,14 @@ import yaml
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.loaders import LoadDataFromDisk, LoadDataFromFileSystem
-from tasks.savers import PathSaver, PushToHub, SaveToDisk, SaveToFiles, Target, TargetError
+from tasks.registry import Target
+from tasks.sources.loaders import LoadDataFromDisk, LoadDataFromFileSystem
 from tasks.steps import GeneratorStep
+from tasks.targets.argilla import TextGenerationToArgilla
+from tasks.targets.places import TargetError
+from tasks.targets.savers import PathSaver, PushToHub, Saver, SaveToDisk, SaveToFiles
 from tasks.typing import Row
+from tests.conftest import LONGEST
 
 ROWS: list[Row] = [{"n": number, "text": f"row {number}", "tags": ["a", str(number)]} for number in range(5)]
 CARD = "---\nlicense: mit\ntags:\n- synthetic\n---\n\n# Rows\n"
@@ -242,8 +246,8 @@ def test_a_save_that_fails_leaves_the_old_dataset_and_no_rest(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Dataset, "save_to_disk", full)
-    monkeypatch.setattr("tasks.savers.json_text", full)
-    monkeypatch.setattr("tasks.savers.write_parquet", full)
+    monkeypatch.setattr("tasks.targets.files.json_text", full)
+    monkeypatch.setattr("tasks.targets.files.write_parquet", full)
     with pytest.raises(TargetError, match="No space left on device; free some space"):
         saver.save(dataset, CARD)
     assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
@@ -256,6 +260,34 @@ def test_a_path_that_cannot_be_written_is_found_by_the_check(tmp_path: Path) -> 
             saver.check()
     with pytest.raises(TargetError, match="isn't a dataset"):
         SaveToDisk(path=f"{tmp_path}/file").check()
+
+
+@pytest.mark.parametrize(
+    ("saver", "filled"),
+    [
+        (SaveToDisk(path="weekly/{date}"), {"path": "weekly/2026-11-30"}),
+        (SaveToFiles(path="s3://b/{date}/{run}.jsonl"), {"path": "s3://b/2026-11-30/1a2b3c4d.jsonl"}),
+        (SaveToFiles(path="plain"), {"path": "plain"}),
+        (PushToHub(repo_id="me/weekly-{date}"), {"repo_id": "me/weekly-2026-11-30"}),
+        (PushToHub(repo_id="me/d", config_name="{date}", revision="{run}"), {"config_name": "2026-11-30"}),
+        (TextGenerationToArgilla(dataset_name="look-{date}"), {"dataset_name": "look-2026-11-30"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_day_and_the_run_are_filled_in_where_a_target_says_where_to(saver: Saver, filled: dict[str, str]) -> None:
+    before = saver.model_dump()
+
+    placed = saver.of_run(date="2026-11-30", run="1a2b3c4d")
+
+    assert {name: getattr(placed, name) for name in filled} == filled
+    assert saver.model_dump() == before
+
+
+def test_what_cannot_be_filled_in_is_refused_with_what_can() -> None:
+    with pytest.raises(
+        TargetError, match=r"^\{day\} in the target of 'save_to_disk' is not known; there are \{date\} and \{run\}"
+    ):
+        SaveToDisk(path="weekly/{day}").of_run(date="2026-11-30", run="1a2b3c4d")
 
 
 def test_a_relative_path_and_a_link_lead_where_they_point(
@@ -483,7 +515,7 @@ def run_with_hub(home: Path, address: str, code: str, **environment: str) -> lis
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()
@@ -491,8 +523,8 @@ def run_with_hub(home: Path, address: str, code: str, **environment: str) -> lis
 
 PUSH = """
 from datasets import Dataset, DatasetDict
-from tasks.loaders import LoadDataFromHub
-from tasks.savers import PushToHub
+from tasks.sources.loaders import LoadDataFromHub
+from tasks.targets.savers import PushToHub
 card = "---\\nsize_categories:\\n- n<1K\\ntags:\\n- synthetic\\n---\\n\\n# Rows\\n"
 saver = PushToHub(repo_id="me/rows", private=True)
 saver.check()
@@ -528,7 +560,7 @@ def test_a_pushed_dataset_is_loaded_back_with_its_card(tmp_path: Path, hub: tupl
 
 
 REFUSE = """
-from tasks.savers import PushToHub, TargetError
+from tasks.targets.savers import PushToHub, TargetError
 import os
 for fields in ({"repo_id": "me/rows"}, {"repo_id": "ours/rows"}, {"repo_id": "me/rows", "overwrite": False},
                {"repo_id": "other/rows"}, {"repo_id": "me/rows", "token": "hf_read"},
@@ -566,7 +598,7 @@ def test_what_cannot_be_pushed_is_refused_by_the_check(tmp_path: Path, hub: tupl
 
 
 def test_a_hub_that_cannot_be_reached_is_found_by_the_check(tmp_path: Path) -> None:
-    code = "from tasks.savers import PushToHub, TargetError\ntry:\n    PushToHub(repo_id='me/rows').check()\n"
+    code = "from tasks.targets.savers import PushToHub, TargetError\ntry:\n    PushToHub(repo_id='me/rows').check()\n"
     code += "except TargetError as error:\n    print(error)\n"
     (line,) = run_with_hub(tmp_path, "http://127.0.0.1:9", code, HF_TOKEN="hf_write")
     assert "dataset 'me/rows' of the Hub can't be reached" in line

@@ -11,7 +11,7 @@ import pytest
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import ComplexityScorer, QualityScorer, Task, UnreadableAnswerError
-from tasks.scorers import parse_scores
+from tasks.judging.scorers import parse_scores
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 

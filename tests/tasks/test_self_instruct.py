@@ -11,7 +11,7 @@ from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import SelfInstruct
 from tasks.base import UnreadableAnswerError
-from tasks.self_instruct import parse_instructions
+from tasks.instructions.self_instruct import parse_instructions
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 
@@ -60,17 +60,26 @@ BROKEN_ANSWERS = {
     "nothing": ("", "got 0"),
     "a refusal": ("I'd rather not answer that, sorry.", "expected 3 instructions, got 1"),
     "one too few": (AS_ASKED.rpartition("\n")[0], "got 2"),
-    "one too many": (AS_ASKED + "\n4. And who else?", "got 4"),
     "cut off in its code": (f"{AS_ASKED}\n```python\nprint(", "a code fence isn't closed"),
     "an empty one": (AS_ASKED.replace("Write a poem on K2.", ""), "got 2"),
     "one twice": (AS_ASKED.replace("Who climbed K2 first?", "How high is K2?"), "3 different"),
     "one twice but for its case": (AS_ASKED.replace("Who climbed K2 first?", "how high is k2?"), "3 different"),
-    "JSON with too few": (json.dumps(EXPECTED[:2]), "got 2"),
     "JSON that is cut off": ('{"instruction_1": "How high', "expected one JSON value"),
     "JSON with numbers for texts": ("[1, 2, 3]", "got"),
     "JSON with null": ('["How high is K2?", null, "Write a poem on K2."]', "a list of texts"),
     "an object without numbers": ('{"query": "How high is K2?"}', "expected a JSON list"),
 }
+
+
+def test_of_more_instructions_than_asked_for_the_first_ones_are_kept() -> None:
+    assert parse_instructions(AS_ASKED + "\n4. And who else?", 3) == EXPECTED
+    assert parse_instructions(json.dumps([*EXPECTED, "And who else?"]), 3) == EXPECTED
+
+
+def test_of_fewer_only_a_whole_json_list_is_believed() -> None:
+    assert parse_instructions(json.dumps(EXPECTED[:2]), 3) == EXPECTED[:2]
+    with pytest.raises(UnreadableAnswerError, match="got 0"):
+        parse_instructions("[]", 3)
 
 
 @pytest.mark.parametrize(("answer", "problem"), BROKEN_ANSWERS.values(), ids=BROKEN_ANSWERS.keys())

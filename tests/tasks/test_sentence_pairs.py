@@ -12,7 +12,7 @@ import pytest
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import GenerateSentencePair, UnreadableAnswerError
-from tasks.sentence_pairs import HARD_NEGATIVES, NEGATIVE, POSITIVES, Action
+from tasks.retrieval.sentence_pairs import HARD_NEGATIVES, NEGATIVE, POSITIVES, Action
 from tasks.steps import METADATA
 from tests.tasks.contract import check_contract
 from tests.tasks.dangerous import dangerous_values

@@ -58,3 +58,30 @@ def test_a_step_that_is_used_twice_writes_over_nothing_of_its_first_use() -> Non
     mine: dict[str, Any] = {"instruction": "x", "generation": "y", "prompt": "mine"}
     (made,) = FormatTextGenerationSFT(output_mappings={"prompt": "asked"}).apply([mine])
     assert (made["prompt"], made["asked"]) == ("mine", "x")
+
+
+class Doubling(Step):
+    """A step of one's own."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["number"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["double"]
+
+    def process(self, inputs: Any) -> Any:
+        yield from ({**row, "double": 2 * row["number"]} for row in inputs)
+
+
+class Returning(Doubling):
+    def process(self, inputs: Any) -> Any:
+        return list(super().process(inputs))
+
+
+@pytest.mark.parametrize("step", [Doubling(), Returning()], ids=["rows one by one", "a returned list"])
+def test_rows_that_a_step_gives_without_a_list_around_them_are_taken(step: Step) -> None:
+    rows = [{"number": 1}, {"number": 2}]
+
+    assert step.apply(rows) == [{"number": 1, "double": 2}, {"number": 2, "double": 4}]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from tasks.base import UnreadableAnswerError
-from tasks.structured_generation import StructuredGeneration, json_in
+from tasks.writing.structured_generation import StructuredGeneration, json_in
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 
 HEIGHT = {"type": "object", "properties": {"metres": {"type": "integer"}}, "required": ["metres"]}

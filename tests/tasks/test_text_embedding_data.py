@@ -20,8 +20,8 @@ from tasks import (
     GenerateTextRetrievalData,
     UnreadableAnswerError,
 )
+from tasks.retrieval.text_embedding_data import LANGUAGES, EmbeddingExample
 from tasks.steps import METADATA
-from tasks.text_embedding_data import LANGUAGES, EmbeddingExample
 from tests.tasks.contract import check_contract
 from tests.tasks.dangerous import dangerous_values
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM

@@ -15,9 +15,9 @@ from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.structured_output import strict_schema
 from tasks import BitextRetrievalGenerator, MonolingualTripletGenerator, UnreadableAnswerError
+from tasks.retrieval.text_embedding_data import LANGUAGES
+from tasks.retrieval.text_triplets import TripletGenerator
 from tasks.steps import METADATA
-from tasks.text_embedding_data import LANGUAGES
-from tasks.text_triplets import TripletGenerator
 from tests.tasks.contract import made_offline
 from tests.tasks.dangerous import dangerous_values
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM

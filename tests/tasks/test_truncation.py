@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from tasks.rows.truncation import TruncateTextColumn, end_of_tokens
 from tasks.steps import METADATA, failure_in
-from tasks.truncation import TruncateTextColumn, end_of_tokens
 
 TEXTS = ["High tide comes twice a day. 🌊🌊", "  Façade, 日本語 and  spaces\n\n", "tides, tidal, tide"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from llms.structured_output import strict_schema
 from tasks.base import UnreadableAnswerError
-from tasks.ultrafeedback import QUALITIES, WITH_TYPES, Evaluation, UltraFeedback, parse_evaluations
+from tasks.judging.ultrafeedback import QUALITIES, WITH_TYPES, Evaluation, UltraFeedback, parse_evaluations
 from tests.tasks.one_reply import OneReplyLLM, StructuredOneReplyLLM
 
 ROW = {"instruction": "How high is K2?", "generations": ["8,611 m.", "I can't know."]}
@@ -42,6 +42,7 @@ GOOD_ANSWERS = {
 **Answer 2:**
 **Rationale**: Evasive.
 **Rating**: **3**""",
+    "no numbers, in the order of the answers": "Rationale: Right.\nRating: 5\n\nRationale: Evasive.\nRating: 3",
     "a code fence": f"```text\n{AS_ASKED}\n```",
     "thoughts before the reply": f"<think>\nAnswer 1\nRating: 1? No: it's right.\n</think>\n\n{AS_ASKED}",
     "scales and decimals": AS_ASKED.replace("Rating: 5", "Rating: 5/5").replace("Rating: 3", "Rating: 3.0"),
@@ -145,7 +146,7 @@ BROKEN_ANSWERS = {
     "a doubled block": (AS_ASKED + "\n\nAnswer 2\nRationale: Or not.\nRating: 1", "2 rated more than once"),
     "a block too many": (AS_ASKED + "\n\nAnswer 3\nRationale: ?\nRating: 1", "3 not among them"),
     "counted from zero": (AS_ASKED.replace("Answer 1", "Answer 0").replace("Answer 2", "Answer 1"), "0 not among them"),
-    "no numbers": ("Rationale: Right.\nRating: 5\n\nRationale: Evasive.\nRating: 3", "some have none"),
+    "too few without numbers": ("Rationale: Right.\nRating: 5", "some have none"),
     "a rating of six": (AS_ASKED.replace("5", "6"), "answer 1: rating: expected 1 to 5, got '6'"),
     "a rating of zero": (AS_ASKED.replace("3", "0"), "answer 2: rating: expected 1 to 5, got '0'"),
     "a negative rating": (AS_ASKED.replace("3", "-3"), "got '-3'"),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.rows.vectors import directions, vector_of, vector_reader
 from tasks.steps import METADATA
-from tasks.vectors import directions, vector_of, vector_reader
 
 
 @pytest.mark.parametrize("value", [[1, 2], [1.5, 2], (1.5, 2.0), np.array([1.0, 2.0])])

@@ -1,0 +1,1 @@
+"""Function calls: made, run and judged."""

@@ -1,0 +1,1 @@
+"""Instructions: suggested by texts, evolved, made from nothing."""

@@ -1,0 +1,1 @@
+"""Judges, scorers, classifiers and reward models."""

@@ -1,0 +1,1 @@
+"""Steps over rows and columns."""
