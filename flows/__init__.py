@@ -8,41 +8,60 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llms.moved import find_moved
+
 if TYPE_CHECKING:
+    from flows.authoring.parameters import Flow, flow
+    from flows.authoring.pipeline import Pipeline
+    from flows.authoring.preview import dry_run, preview
+    from flows.authoring.routing import RoutingBatchFunction, routing_batch_function, sample_n_steps
+    from flows.authoring.saving import collect, save
     from flows.credentials import LLMCredentials
-    from flows.errors import PipelineError, TooManyFailedRowsError
-    from flows.parameters import Flow, flow
-    from flows.pipeline import Pipeline
-    from flows.preview import dry_run, preview
-    from flows.results import collect, save
-    from flows.routing import RoutingBatchFunction, routing_batch_function, sample_n_steps
-    from flows.rows import Rows, load
-    from flows.shards import ShardError
-    from flows.storage import StorageError
-    from tasks.loaders import Source
-    from tasks.savers import Target
+    from flows.engine.errors import PipelineError, TooManyFailedRowsError
+    from flows.engine.graph import Rows, load
+    from flows.store.shards import ShardError
+    from flows.store.storage import StorageError
+    from tasks.registry import Source, Target
 
 _homes = {
-    "Flow": "flows.parameters",
+    "Flow": "flows.authoring.parameters",
     "LLMCredentials": "flows.credentials",
-    "Pipeline": "flows.pipeline",
-    "PipelineError": "flows.errors",
-    "RoutingBatchFunction": "flows.routing",
-    "Rows": "flows.rows",
-    "ShardError": "flows.shards",
-    "Source": "tasks.loaders",
-    "StorageError": "flows.storage",
-    "Target": "tasks.savers",
-    "TooManyFailedRowsError": "flows.errors",
-    "collect": "flows.results",
-    "dry_run": "flows.preview",
-    "flow": "flows.parameters",
-    "load": "flows.rows",
-    "preview": "flows.preview",
-    "routing_batch_function": "flows.routing",
-    "sample_n_steps": "flows.routing",
-    "save": "flows.results",
+    "Pipeline": "flows.authoring.pipeline",
+    "PipelineError": "flows.engine.errors",
+    "RoutingBatchFunction": "flows.authoring.routing",
+    "Rows": "flows.engine.graph",
+    "ShardError": "flows.store.shards",
+    "Source": "tasks.registry",
+    "StorageError": "flows.store.storage",
+    "Target": "tasks.registry",
+    "TooManyFailedRowsError": "flows.engine.errors",
+    "collect": "flows.authoring.saving",
+    "dry_run": "flows.authoring.preview",
+    "flow": "flows.authoring.parameters",
+    "load": "flows.engine.graph",
+    "preview": "flows.authoring.preview",
+    "routing_batch_function": "flows.authoring.routing",
+    "sample_n_steps": "flows.authoring.routing",
+    "save": "flows.authoring.saving",
 }
+
+find_moved(
+    "flows",
+    {
+        "hold": "flows.engine.ownership",
+        "legacy": "flows.ledger.earlier_layout",
+        "log": "flows.store.context",
+        "markdown": "tasks.markdown",
+        "orders": "flows.cluster.messages",
+        "remote": "flows.cluster.worker",
+        "results": "flows.authoring.saving",
+        "rows": "flows.engine.graph",
+        "running": "flows.engine.event_loops",
+        "shares": "flows.limits.policy",
+        "spread": "flows.cluster.dispatch",
+        "waking": "flows.waiting.wake",
+    },
+)
 
 __all__ = [
     "Flow",

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.jobs import Jobs
-from flows.results import local_datasets
-from flows.rows import RUN_FOLDER
-from flows.storage import Storage
+from flows.engine.datasets import local_datasets
+from flows.engine.graph import RUN_FOLDER
+from flows.ledger.kept import known_spaces
+from flows.ledger.records import Jobs
+from flows.ledger.store import FOLDER
+from flows.store.storage import Storage
 
 SECONDS_PER_DAY = 86_400
 FRESH = re.compile(r"\..+\.[0-9a-f]{8}")
@@ -40,21 +42,27 @@ class Unused:
             self.paths[0].parent.rmdir()
 
 
-def unused(storage: Storage, days: float) -> list[Unused]:
+def unused(storage: Storage, days: float, model: str = "", flow: str = "") -> list[Unused]:
     """What no run has used for so many days, the largest first.
 
-    A step's rows and answers go together: all of one configuration, or all of one run that used no cache. What
-    open batch jobs and waiting runs need stays. Of a storage at an address only the datasets opened here are
-    looked at: an object store doesn't know when something was used.
+    A step's rows go together: all of one configuration, or all of one run that used no cache; and so do the answers
+    of one model with the same parameters. What open batch jobs and waiting runs need stays. Of a storage at an
+    address only the datasets opened here are looked at: an object store doesn't know when something was used.
+
+    Args:
+        model: only the answers of this model.
+        flow: only the answers that no other flow has used.
 
     Raises:
         StorageError: the record of a batch job can't be read.
     """
-    found = [_unit(storage, *each) for each in [*_datasets(storage), *_kept(storage)]]
+    names = [*([] if model or flow else [*_datasets(storage), *_kept(storage)]), *_answers(storage, model, flow)]
+    found = [_unit(storage, *each) for each in names]
     needed = _needed(storage)
     old = [each for each in found if each.days >= days and not needed.intersection([each.name, *_above(each.name)])]
     gone = {path for each in old for path in each.paths}
-    left = [path for path in _half_written(storage) if not gone.intersection([path, *path.parents])]
+    half_written = [] if model or flow else _half_written(storage)
+    left = [path for path in half_written if not gone.intersection([path, *path.parents])]
     return sorted([*old, *(_unit(storage, path, [path]) for path in left)], key=lambda each: -each.size)
 
 
@@ -77,6 +85,14 @@ def _kept(storage: Storage) -> Iterator[tuple[Path, list[Path]]]:
     yield from ((path, [path]) for folder in folders for path in _in(folder))
 
 
+def _answers(storage: Storage, model: str, flow: str) -> Iterator[tuple[Path, list[Path]]]:
+    if storage.is_local:
+        for each in known_spaces(storage):
+            if model in {"", each.model} and (not flow or set(each.flows) == {flow}):
+                path = Path(storage.path(FOLDER, each.space))
+                yield path, [path]
+
+
 def _in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -94,7 +110,8 @@ def _needed(storage: Storage) -> set[str]:
     jobs = Jobs(storage)
     waits = jobs.waits()
     records = [record for path in jobs.open_paths() if (record := jobs.record_at(path)) is not None]
-    folders = {record.folder for record in records}.union(*(wait.folders for wait in waits))
+    spaces = {record.space for record in records}.union(*(wait.spaces for wait in waits))
+    folders = {f"{FOLDER}/{space}" for space in spaces} | {each.before["folder"] for each in records if each.before}
     runs = {record.run for record in records} | {name for wait in waits for name in (wait.run, wait.flow_run)}
     return folders | {f"jobs/ended/{run}" for run in runs} | {f"runs/{run}.json" for run in runs}
 

@@ -6,15 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 if TYPE_CHECKING:
-    from flows.parameters import Flow
-    from flows.run import Run
+    from flows.authoring.parameters import Flow
+    from flows.engine.run import Run
     from flows.temporary_server import TemporaryServer
     from llms.typing import ChatType, StructuredInput
 
@@ -90,7 +90,7 @@ def show(flow: str) -> None:
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
 @click.option("--rows", default=3, show_default=True, help="How many.")
 def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: int) -> None:
-    from flows.preview import preview as prompts_of
+    from flows.authoring.preview import preview as prompts_of
 
     with clear_errors():
         for step, prompts in prompts_of(flow_named(flow), given_parameters(config, parameters), rows=rows).items():
@@ -105,31 +105,44 @@ def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: in
 @click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
 @click.option("--rows", type=int, help="Only the first rows, for real, saved nowhere.")
 @click.option("--rehearse", is_flag=True, help="No key and no cost: the local provider answers, which is no model.")
-def run(flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool) -> None:
+@click.option("--local-model", is_flag=True, help="No key and no cost: a small real model answers, on this machine.")
+def run(
+    flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool, local_model: bool
+) -> None:
+    if rehearse and local_model:
+        raise click.UsageError("--rehearse and --local-model are two answers to one question: give one of them")
     quiet_logs()
     from flows.temporary_server import server_where_none_is_configured
 
     server = server_where_none_is_configured()
-    with clear_errors(), rehearsal() if rehearse else nullcontext():
-        run_and_tell(flow_named(flow), given_parameters(config, parameters), rows, server)
+    from flows.without_key import answers_for, closing_words
+
+    with clear_errors():
+        found, given = flow_named(flow), given_parameters(config, parameters)
+        with answers_for(flow, found, given, rehearse=rehearse, local_model=local_model) as answers:
+            made, places = run_and_tell(found, answers.parameters, rows, server)
+        if answers.model:
+            click.echo(closing_words(answers.model, made, places))
 
 
 @main.command()
 # Runs that wait for batches come by more often than every two days.
 @click.option("--unused-for", type=click.IntRange(min=2), default=30, show_default=True, help="Days.")
+@click.option("--model", default="", help="Only answers of this model.")
+@click.option("--flow", "flow_name", default="", help="Only answers that no other flow has used.")
 @click.option("--yes", is_flag=True, help="Remove it. Without this, it's only listed.")
-def clean(unused_for: int, yes: bool) -> None:
+def clean(unused_for: int, model: str, flow_name: str, yes: bool) -> None:
     """Remove rows, answers and datasets that no run has used for a while.
 
     From the storage: the folder in STILLFLOW_STORAGE, or ~/.stillflow. What is removed isn't asked again, unless a
     run needs it again: then it's paid again. What waits for batches stays.
     """
     from flows.cleaning import unused
-    from flows.storage import storage_at
+    from flows.store.storage import storage_at
 
     storage = storage_at()
     with clear_errors():
-        found = unused(storage, unused_for)
+        found = unused(storage, unused_for, model, flow_name)
         for each in found:
             if yes:
                 each.remove()
@@ -138,6 +151,37 @@ def clean(unused_for: int, yes: bool) -> None:
     if not storage.is_local:
         click.echo(f"{storage.root} has to be cleaned by a lifecycle rule: these are the datasets opened here.")
     click.echo(f"{megabytes(sum(each.size for each in found))} in {len(found):,} places {done}")
+
+
+@main.command()
+@click.option("--export", type=click.Path(dir_okay=False), help="Write every answer to this file, as JSON Lines.")
+def ledger(export: str | None) -> None:
+    """What was answered so far and is kept: by model, with its tokens and its price.
+
+    What is kept isn't asked, nor paid, again, by any flow of the storage. `clean` removes it.
+    """
+    from flows.ledger.kept import counted_spaces, exported, known_spaces
+    from flows.store.storage import storage_at
+    from llms.prices import money
+
+    storage = storage_at()
+    with clear_errors():
+        if export is not None:
+            with Path(export).open("wb") as file:
+                count = sum(bool(file.write(line + b"\n")) for line in exported(storage, known_spaces(storage)))
+            click.echo(f"{count:,} answers written to {export}")
+            return
+        every = sorted(counted_spaces(storage), key=lambda each: (each.model, each.days))
+    for each in every:
+        price = "price unknown" if each.dollars is None else money(each.dollars)
+        batches = f", {each.batched:,} by batches" if each.batched else ""
+        parameters = json.dumps(each.about.get("parameters") or {}, ensure_ascii=False)
+        click.secho(f"{each.model} at {each.address} {parameters}", bold=True)
+        click.echo(
+            f"  {each.answers:,} answers{batches}, {each.input_tokens:,} input and {each.output_tokens:,} output"
+            f" tokens, {price}; used {each.days:.0f} days ago by {', '.join(filter(None, each.flows)) or 'no flow'}"
+        )
+    click.echo(f"{sum(each.answers for each in every):,} answers in {storage.root}")
 
 
 def megabytes(size: int) -> str:
@@ -156,7 +200,7 @@ def webhook(host: str, port: int, secret_block: str | None) -> None:
     """
     import logging
 
-    from flows.webhook import SECRET_BLOCK, serve_webhooks
+    from flows.waiting.webhook import SECRET_BLOCK, serve_webhooks
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("flows").setLevel(logging.INFO)
@@ -179,6 +223,7 @@ def flow_named(name: str) -> Flow[..., Any]:
     from prefect.flows import load_flow_from_entrypoint
 
     from llms.parameters import unknown_name_message
+    from llms.secrets import masked
 
     path = READY_MADE.get(name, (name, ""))[0]
     if ":" not in path:
@@ -188,7 +233,7 @@ def flow_named(name: str) -> Flow[..., Any]:
     try:
         found: Any = load_flow_from_entrypoint(path, use_placeholder_flow=False)
     except Exception as error:  # noqa: BLE001 -- importing a user's module can raise anything
-        raise click.BadParameter(f"{path!r} can't be loaded: {type(error).__name__}: {error}") from None
+        raise click.BadParameter(masked(f"{path!r} can't be loaded: {type(error).__name__}: {error}")) from None
     if not isinstance(found, PrefectFlow):
         raise click.BadParameter(f"{path!r} is no flow, but {type(found).__name__}")
     return cast("Flow[..., Any]", found)
@@ -196,7 +241,7 @@ def flow_named(name: str) -> Flow[..., Any]:
 
 def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str, Any]:
     """Parameters from a file, with those of the command line on top. Raises ParameterError."""
-    from flows.parameters import over_mapping
+    from flows.authoring.parameters import over_mapping
     from llms.parameters import ParameterError
 
     given = read_config(config) if config else {}
@@ -273,25 +318,34 @@ def prompt_text(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
     chat, schema = cast("StructuredInput", prompt) if isinstance(prompt, tuple) else (cast("ChatType", prompt), None)
-    lines = [f"  {message['role']}: {content_text(message['content'])}" for message in chat]
+    lines = [f"  {message['role']}: {message_text(message)}" for message in chat]
     if schema is not None:
         lines.append(f"  (answer as JSON: {', '.join(schema.get('properties', {}))})")
     return "\n".join(lines)
 
 
-def content_text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return " ".join(part.get("text") or f"[{part.get('type')}]" for part in content)
+def message_text(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    said = (
+        content
+        if isinstance(content, str)
+        else " ".join(part.get("text") or f"[{part.get('type')}]" for part in content)
+    )
+    calls = message.get("tool_calls")
+    return " ".join(filter(None, [said, f"[calls {json.dumps(calls, ensure_ascii=False)}]" if calls else ""]))
 
 
 def run_and_tell(
     flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None, server: TemporaryServer | None
-) -> None:
-    """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it."""
-    from flows.preview import checked, dry_run
-    from flows.run import progress_listener, run_started
-    from flows.running import setting
+) -> tuple[int, list[str]]:
+    """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it.
+
+    Returns:
+        How many rows it made, and where they were saved.
+    """
+    from flows.authoring.preview import checked, dry_run
+    from flows.engine.event_loops import setting
+    from flows.engine.run import progress_listener, run_started
 
     runs: list[Run] = []
     checked(flow, parameters)
@@ -308,18 +362,22 @@ def run_and_tell(
             started: Any = flow(**parameters)
             outcome = asyncio.run(started) if inspect.iscoroutine(started) else started
     tell(outcome, runs)
+    return sum(map(len, datasets_in(outcome).values())), [place for each in runs for place in each.saved]
+
+
+def datasets_in(outcome: Any) -> dict[str, Any]:
+    """What a flow returned of datasets, by name; a single one has none."""
+    named = cast("dict[str, Any]", outcome if isinstance(outcome, dict) else {"": outcome})
+    return {name: each for name, each in named.items() if hasattr(each, "features")}
 
 
 def tell(outcome: Any, runs: list[Run]) -> None:
     """Rows, counts, tokens, time, and a look at the first rows."""
-    from flows.report import summary_lines
+    from flows.engine.report import summary_lines
 
     if isinstance(outcome, str):
         click.echo(outcome)
-    datasets = cast("dict[str, Any]", outcome if isinstance(outcome, dict) else {"": outcome})
-    for name, dataset in datasets.items():
-        if not hasattr(dataset, "features"):
-            continue
+    for name, dataset in datasets_in(outcome).items():
         click.secho(
             f"\n{name or 'dataset'}: {len(dataset):,} rows, columns {', '.join(dataset.column_names)}", bold=True
         )
@@ -385,59 +443,14 @@ class ProgressBar:
 
 
 @contextmanager
-def rehearsal() -> Generator[None]:
-    """Requests go to the local provider, in a process of its own."""
-    from llms.local_provider import LocalProvider
-
-    with (
-        LocalProvider.spawn(port=free_port(8399), latency=0.1) as provider,
-        environment("OPENAI_BASE_URL", provider.base_url),
-    ):
-        click.secho(
-            f"REHEARSAL: no model answers. The local provider at {provider.base_url} makes up its texts;"
-            " set OPENAI_API_KEY and leave out --rehearse for real ones.",
-            fg="yellow",
-            bold=True,
-            err=True,
-        )
-        yield
-
-
-@contextmanager
 def clear_errors() -> Generator[None]:
     """An error with a clear message ends the command with that message and status 1."""
     from prefect.exceptions import ParameterTypeError
 
-    from flows.errors import CLEAR_ERRORS
+    from flows.engine.errors import CLEAR_ERRORS
+    from llms.secrets import masked
 
     try:
         yield
     except (*CLEAR_ERRORS, ParameterTypeError) as error:
-        raise click.ClickException(str(error)) from None
-
-
-@contextmanager
-def environment(name: str, value: str) -> Generator[None]:
-    """An environment variable with another value inside a `with` block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def free_port(wanted: int) -> int:
-    """`wanted`, if it's free; else 0, for any. The same address every time lets the cache recognise its answers."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return 0
-    return wanted
+        raise click.ClickException(masked(str(error))) from None

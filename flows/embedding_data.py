@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import flow
-from flows.results import MAX_FAILED_ROWS, save
-from flows.rows import load
+from flows.authoring.parameters import flow
+from flows.authoring.saving import MAX_FAILED_ROWS, save
+from flows.engine.graph import load
 from llms import OpenAILLM, ParameterError
 from tasks import EmbeddingTaskGenerator, GenerateTextRetrievalData, SaveToDisk
-from tasks.savers import Target
+from tasks.registry import Target
 
 
 @flow(name="embedding-data")

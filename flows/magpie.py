@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import flow
-from flows.results import MAX_FAILED_ROWS, save
-from flows.rows import load
+from flows.authoring.parameters import flow
+from flows.authoring.saving import MAX_FAILED_ROWS, save
+from flows.engine.graph import load
 from llms import OpenAILLM
 from tasks import MagpieGenerator, MinHashDedup, SaveToDisk
-from tasks.chat_templates import CHAT_TEMPLATES
-from tasks.magpie import SystemPrompt
-from tasks.savers import Target
+from tasks.registry import Target
+from tasks.writing.chat_templates import CHAT_TEMPLATES
+from tasks.writing.magpie import SystemPrompt
 
 SYSTEM_PROMPTS = [
     SystemPrompt(name="general", weight=3.0, text="You are a helpful assistant. People ask you whatever they need."),

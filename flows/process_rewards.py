@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import flow
-from flows.results import MAX_FAILED_ROWS, save
-from flows.rows import load
+from flows.authoring.parameters import flow
+from flows.authoring.saving import MAX_FAILED_ROWS, save
+from flows.engine.graph import load
 from llms import OpenAILLM, ParameterError
 from tasks import (
     ExpandColumns,
@@ -18,8 +18,7 @@ from tasks import (
     MathShepherdGenerator,
     SaveToDisk,
 )
-from tasks.loaders import Source
-from tasks.savers import Target
+from tasks.registry import Source, Target
 
 
 @flow(name="process-rewards")

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import Field
 
-from flows.errors import ResubmitError
-from flows.log import run_logger
-from flows.parameters import flow, over_mapping
-from flows.run import LEFT_BY_LABEL, RESUBMITS, STORAGE_LABEL, completed_by
+from flows.authoring.parameters import flow, over_mapping
+from flows.engine.errors import ResubmitError
+from flows.engine.run import DATE_LABEL, LEFT_BY_LABEL, RESUBMITS, STORAGE_LABEL, completed_by, date_of
+from flows.store.context import run_logger
 from llms.parameters import unknown_name_message
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ async def _start(
     from prefect.exceptions import PrefectHTTPStatusError
 
     kept = [tag for tag in run.tags if tag != SCHEDULED and not tag.startswith(RESUBMITS)]
-    labels: dict[str, Any] = {}
+    labels: dict[str, Any] = {DATE_LABEL: date_of(run)}
     if STORAGE_LABEL in run.labels:
         left_by = run.labels.get(LEFT_BY_LABEL, str(run.id))
-        labels = {STORAGE_LABEL: run.labels[STORAGE_LABEL], LEFT_BY_LABEL: left_by}
+        labels |= {STORAGE_LABEL: run.labels[STORAGE_LABEL], LEFT_BY_LABEL: left_by}
     same_pool = run.work_pool_name is not None and run.work_pool_name == deployment.work_pool_name
     try:
         return await client.create_flow_run_from_deployment(

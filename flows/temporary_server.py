@@ -41,7 +41,7 @@ class TemporaryServer:
         """Raises SetupError where the server ended, or takes too long."""
         import httpx
 
-        from flows.errors import SetupError
+        from flows.engine.errors import SetupError
 
         end = time.monotonic() + SECONDS_TO_START
         with httpx.Client(trust_env=False) as client:

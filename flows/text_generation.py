@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import flow
-from flows.results import MAX_FAILED_ROWS, save
-from flows.rows import load
+from flows.authoring.parameters import flow
+from flows.authoring.saving import MAX_FAILED_ROWS, save
+from flows.engine.graph import load
 from llms import OpenAILLM
 from tasks import LoadDataFromFileSystem, SaveToDisk, TextGeneration
-from tasks.loaders import Source
-from tasks.savers import Target
+from tasks.registry import Source, Target
 
 
 @flow(name="text-generation")

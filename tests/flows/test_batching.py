@@ -17,15 +17,15 @@ from urllib.error import HTTPError
 import pytest
 from pydantic import SecretStr
 
-from flows.errors import TooManyFailedRowsError
-from flows.jobs import JobGoneError, Jobs
-from flows.results import collect, finish
-from flows.rows import Rows, load
-from flows.storage import Storage
+from flows.authoring.saving import collect, finish
+from flows.engine.errors import TooManyFailedRowsError
+from flows.engine.graph import Rows, load
+from flows.ledger.records import JobGoneError, Jobs
+from flows.store.storage import Storage
 from llms import AnthropicLLM, ModelNotFoundError, OpenAILLM, OverloadedError, QuotaExceededError
 from llms.batch import BatchLimits
-from llms.batch_dialects import BatchDialect
 from llms.local_provider import LocalProvider
+from llms.providers.batch_dialects import BatchDialect
 from llms.typing import ChatType
 from tasks import Task, TextGeneration
 from tasks.base import Answer
@@ -40,7 +40,7 @@ def provider(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> LocalP
     monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     # It knows a job at once.
-    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 0.3)
+    monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 0.3)
     provider.set(batch_manual=True, answers=EVERY)
     return provider
 
@@ -443,7 +443,7 @@ def test_an_intent_that_became_no_job_is_forgotten_after_a_while(
     provider.reset()
     provider.set(batch_manual=True, answers=EVERY)
 
-    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 0.3)
+    monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 0.3)
     with ending(provider):
         dataset = collect(generated())
 
@@ -469,7 +469,7 @@ def _leave_after(provider: LocalProvider, work: Callable[[], Any], monkeypatch: 
         raise Left
 
     with monkeypatch.context() as patch, pytest.raises(Left):
-        patch.setattr("flows.results.wait_for", leave)
+        patch.setattr("flows.authoring.saving.wait_for", leave)
         work()
     assert provider.batches
 
@@ -562,6 +562,8 @@ def test_results_that_the_provider_deleted_are_said_once_and_asked_again_by_a_re
     provider.end_batch(provider.batches[0]["id"])
     results = f"{provider.base_url}/files/{provider.batches[0]['output_file_id']}"
     urllib.request.urlopen(urllib.request.Request(results, method="DELETE")).close()
+    # As if the minutes had passed in which a file may still come.
+    monkeypatch.setattr("llms.batch.SECONDS_FOR_RESULTS", 0.0)
 
     with pytest.raises(JobGoneError, match="or its results"):
         collect(generated())

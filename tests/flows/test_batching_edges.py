@@ -14,19 +14,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import prefect.main  # noqa: F401 -- sets logging up, which would take caplog's handler away in a test
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from flows.batching import WaitingForBatches, locked
-from flows.costs import Estimate
-from flows.errors import TooManyFailedRowsError
-from flows.jobs import JobGoneError, Jobs, Wait, settle
-from flows.parameters import flow
-from flows.results import collect
-from flows.rows import load
-from flows.run import Run, resume
-from flows.storage import Storage, StorageError
-from flows.waiting import Approval, ask_approval
+from flows.authoring.parameters import flow
+from flows.authoring.saving import collect
+from flows.engine.batching import WaitingForBatches
+from flows.engine.costs import Estimate
+from flows.engine.errors import TooManyFailedRowsError
+from flows.engine.graph import load
+from flows.engine.run import Run, resume
+from flows.ledger import submitting
+from flows.ledger.jobs import settle
+from flows.ledger.records import JobGoneError, JobMovedError, Jobs
+from flows.store.storage import Storage, StorageError
+from flows.waiting.leaving import Approval, ask_approval
 from llms import AuthenticationError, ModelNotFoundError, OpenAILLM, OverloadedError
 from llms.batch import BatchLimits, BatchResult, JobFile, JobStatus
 from llms.errors import QueueFullError
@@ -35,7 +38,7 @@ from llms.loop import run_sync
 from tasks import TextGeneration
 from tasks.steps import failure_in
 from tasks.typing import Row
-from tests.conftest import ROOT
+from tests.conftest import LONGEST, ROOT
 from tests.flows import test_batching
 from tests.flows.test_batching import (
     Left,
@@ -81,11 +84,14 @@ def test_what_waits_for_room_in_the_queue_is_not_finished_online_with_a_small_re
 
 
 def test_an_answer_in_parts_that_cant_be_read_is_asked_again_by_a_retry(provider: LocalProvider, storage: Path) -> None:
-    picky = True
+    # Both parts, in the run; and again in each of the retry's passes, until there are others.
+    left = 6
 
     class Picky(TextGeneration):
         def format_output(self, output: str | None, input: Row) -> Row:
-            if picky and input["instruction"].endswith("number 3."):
+            nonlocal left
+            if left and input["instruction"].endswith("number 3."):
+                left -= 1
                 raise ValueError("not that one")
             return super().format_output(output, input)
 
@@ -93,7 +99,6 @@ def test_an_answer_in_parts_that_cant_be_read_is_asked_again_by_a_retry(provider
     task = Picky(name="picky", llm=llm, num_generations=2, group_generations=True)
     with ending(provider):
         collect(generated(8, task=task), max_failed_rows=1)
-        picky = False
         dataset = collect(generated(8, task=task))
 
     assert [job["request_counts"]["total"] for job in provider.batches] == [16, 2]
@@ -115,7 +120,7 @@ def test_a_fatal_error_ends_a_flow_run_that_waits_in_its_process(
     thread = threading.Thread(target=refuse)
     thread.start()
     with pytest.raises(AuthenticationError):
-        asyncio.run(asyncio.wait_for(refused(), 20))
+        asyncio.run(asyncio.wait_for(refused(), LONGEST))
     thread.join()
 
 
@@ -133,23 +138,20 @@ def test_two_saves_at_once_of_steps_in_common_give_every_row_once(provider: Loca
     assert [job["metadata"]["step"] for job in provider.batches] == ["first", "second"]
 
 
-def test_a_step_holds_no_lock_while_the_one_before_waits_for_its_own(provider: LocalProvider, storage: Path) -> None:
+def test_no_step_holds_the_claim_of_its_questions_while_it_waits(provider: LocalProvider, storage: Path) -> None:
     first = load(prompts(8), shard_rows=4).map(generation("first"))
     second = first.map(generation("second", output_mappings={"generation": "again"}))
 
     async def together() -> Any:
-        async with locked(first.node.run.storage, first.node.folder()):
-            run = asyncio.ensure_future(collect(second))
-            await asyncio.sleep(0.5)
-            # As another run would, that has the same steps in the opposite order.
-            async with asyncio.timeout(5), locked(second.node.run.storage, second.node.folder()):
-                pass
-        return await run
+        run = asyncio.ensure_future(collect(second))
+        while not provider.batches:
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60), submitting(second.node.run.storage, second.node.space()):
+            pass
+        with ending(provider):
+            return await run
 
-    with ending(provider):
-        dataset = asyncio.run(together())
-
-    assert all(row["again"] for row in dataset)
+    assert all(row["again"] for row in asyncio.run(together()))
 
 
 class SlowToShowLLM(OpenAILLM):
@@ -177,7 +179,7 @@ CREATED: list[Any] = []
 def test_a_job_that_shows_up_a_little_after_its_creation_seemed_to_fail_is_not_created_again(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 1.0)
+    monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 1.0)
     CREATED.clear()
     task = TextGeneration(name="slow", llm=SlowToShowLLM(model="gpt-4o", use_offline_batch_generation=True))
     with ending(provider):
@@ -194,7 +196,7 @@ def test_a_slow_upload_before_a_crash_leaves_time_to_find_its_job(
     jobs = Jobs(Storage(str(storage)))
     (record,) = jobs.all_open()
     jobs.write(replace(record, job="", status="submitting", intended=time.time() - 300))
-    monkeypatch.setattr("flows.batching.INTENT_SECONDS", 1.0)
+    monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 1.0)
     find_job, known_from = OpenAILLM.find_job, time.time() + 0.5
 
     async def not_yet(self: OpenAILLM, *arguments: Any) -> Any:
@@ -246,24 +248,25 @@ def test_a_look_that_took_long_doesnt_open_a_job_again_that_another_run_ended(
 
 FULL_DISK = """
 import resource, sys
-from flows.journal import Journal
-from flows.storage import Storage, StorageError
+from flows.ledger import Store
+from flows.ledger.store import useless_line
+from flows.store.storage import Storage, StorageError
 
 # No file of this process grows past 10,000 bytes: a write is cut there, as where a disk is full.
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-journal = Journal(Storage(sys.argv[1]), sys.argv[1] + "/one.journal")
+store = Store(Storage(sys.argv[1]), "space")
 try:
-    journal.extend({"k": str(number), "x": "attempt"} for number in range(1_000))
+    store.append(useless_line(f"{number:032x}", "attempt") for number in range(1_000))
 except StorageError as error:
     print(error)
 """
 
 
-def test_a_journal_that_a_full_disk_cuts_says_so(tmp_path: Path) -> None:
+def test_a_ledger_that_a_full_disk_cuts_says_so(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
 
-    assert "can't write the journal" in said.stdout, said.stderr
-    assert (tmp_path / "one.journal").stat().st_size == 10_000
+    assert "can't write the ledger" in said.stdout, said.stderr
+    assert (tmp_path / "ledger" / "space" / "000000.answers").stat().st_size == 10_000
 
 
 def test_a_storage_can_be_given_as_a_file_address(
@@ -286,7 +289,7 @@ def test_the_reason_of_failed_jobs_is_told_with_their_rows(provider: LocalProvid
 
 @pytest.mark.parametrize("kept", [b'{"intent": "cut of', b'{"intent": "of-a-later-version", "more": 1}'])
 def test_a_damaged_record_of_another_step_is_no_hindrance(provider: LocalProvider, storage: Path, kept: bytes) -> None:
-    folder = storage / "jobs" / "open" / "another"
+    folder = storage / "jobs" / "submitted" / "another"
     folder.mkdir(parents=True)
     (folder / "damaged.json").write_bytes(kept)
     with ending(provider):
@@ -299,7 +302,7 @@ def test_a_damaged_record_of_the_step_is_named_and_nothing_is_submitted(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _leave_after(provider, lambda: collect(generated()), monkeypatch)
-    (record,) = (storage / "jobs" / "open").rglob("*.json")
+    (record,) = (storage / "jobs" / "submitted").rglob("*.json")
     record.write_bytes(record.read_bytes()[:40])
 
     with pytest.raises(StorageError, match=record.name):
@@ -326,7 +329,7 @@ def test_a_retry_after_an_approval_is_no_wake_up(
         return Approval(approve=True, limit=0)
 
     waiting = WaitingForBatches(estimates={"step": Estimate(10, 100, 100, 5.0, True, "a guess")})
-    monkeypatch.setattr("flows.waiting.in_flow_run", lambda: True)
+    monkeypatch.setattr("flows.waiting.leaving.in_flow_run", lambda: True)
     monkeypatch.setattr("prefect.flow_runs.suspend_flow_run", suspended)
     monkeypatch.setattr("prefect.flow_runs.pause_flow_run", answered)
     first = started(1)
@@ -346,21 +349,61 @@ def test_a_retry_after_an_approval_is_no_wake_up(
     assert retried.approved == 5.0
 
 
-def test_answers_that_another_run_waits_for_outlast_the_shard_they_were_asked_for(
-    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _leave_after(provider, lambda: collect(generated(8)), monkeypatch)
-    jobs = Jobs(Storage(str(storage)))
-    (record,) = jobs.all_open()
-    jobs.write_wait(Wait("other", "other", [record.folder], [record.intent], 0, time.time(), time.time() + 3600))
+def test_what_a_job_gave_serves_other_rows_than_those_it_was_asked_for(provider: LocalProvider, storage: Path) -> None:
     with ending(provider):
         collect(generated(8))
-        jobs.forget_wait("other")
-        rows = [*prompts(7), *prompts(1, start=99)]
-        dataset = collect(load(rows, shard_rows=4).map(generation()))
+        rows = [*prompts(1, start=99), *reversed(prompts(7))]
+        dataset = collect(load(rows, shard_rows=3).map(generation("another")))
 
     assert [job["request_counts"]["total"] for job in provider.batches] == [8, 1]
     assert all(map(is_right, dataset))
+
+
+def test_another_flow_waits_for_the_job_that_holds_its_questions(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated(8)), monkeypatch)
+    rows = [{"id": number, **row} for number, row in enumerate([*prompts(2, start=50), *prompts(8)])]
+    with ending(provider):
+        dataset = collect(load(rows, shard_rows=5).map(generation("another", add_raw_output=False)))
+
+    assert [job["request_counts"]["total"] for job in provider.batches] == [8, 2]
+    assert all(map(is_right, dataset))
+
+
+def test_a_job_whose_keys_are_damaged_is_waited_for_and_nothing_is_submitted_twice(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+    (keys,) = (storage / "jobs" / "submitted").rglob("*.keys")
+    content = bytearray(keys.read_bytes())
+    content[len(content) // 2] ^= 1
+    keys.write_bytes(content)
+
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+    assert "can't be read any more" in caplog.text
+    with ending(provider):
+        dataset = collect(generated())
+
+    assert len(provider.batches) == 1
+    assert all(map(is_right, dataset))
+
+
+def test_a_job_that_is_open_at_another_address_stops_the_run_before_it_submits_again(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _leave_after(provider, lambda: collect(generated()), monkeypatch)
+
+    with LocalProvider() as moved:
+        monkeypatch.setenv("OPENAI_BASE_URL", moved.base_url)
+        with pytest.raises(JobMovedError, match="batch_.*asks otherwise now.*nothing was submitted"):
+            collect(generated())
+        assert moved.batches == []
+
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+    with ending(provider):
+        assert all(map(is_right, collect(generated())))
+    assert len(provider.batches) == 1
 
 
 def test_a_refusal_without_a_number_doesnt_make_jobs_of_single_requests(

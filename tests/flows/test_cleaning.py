@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from click.testing import CliRunner, Result
 from flows import collect, load
 from flows.cleaning import unused
 from flows.cli import main
-from flows.jobs import JobRecord, Jobs, RunNote, Wait
-from flows.storage import Storage
+from flows.engine.event_loops import setting
+from flows.engine.run import run_started
+from flows.ledger.records import JobRecord, Jobs, RunNote, Wait
+from flows.store.storage import Storage
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import TextGeneration
@@ -62,7 +66,7 @@ def test_what_is_younger_stays(provider: LocalProvider, storage: Path) -> None:
     grow_old(storage, 29)
 
     assert names(storage) == []
-    assert sorted(set(names(storage, 28))) == ["datasets", "sources", "steps"]
+    assert sorted(set(names(storage, 28))) == ["datasets", "ledger", "sources", "steps"]
 
 
 def test_rows_that_a_run_used_again_are_as_if_new_and_those_of_another_model_go(
@@ -74,7 +78,7 @@ def test_rows_that_a_run_used_again_are_as_if_new_and_those_of_another_model_go(
     generate("used")
     provider.clear()
 
-    assert sorted(names(storage)) == ["datasets", "steps"]
+    assert sorted(names(storage)) == ["datasets", "ledger", "steps"]
     assert clean("--yes").exit_code == 0
     generate("used")
     assert not provider.requests
@@ -94,20 +98,20 @@ def test_runs_without_a_cache_go_one_by_one(provider: LocalProvider, storage: Pa
     assert len(list(storage.glob("steps/*/*/run-*"))) == 1
 
 
-def job_of(folder: str) -> JobRecord:
+def job_of(space: str) -> JobRecord:
     return JobRecord(
         intent="intent",
         run="run",
         attempt="run:1",
         flow_run="",
         step="text_generation",
-        folder=folder,
+        space=space,
         llm={},
         queue="queue",
         requests=1,
         size=1,
         tokens=1,
-        shards={},
+        shards="0-0",
         sample=[],
         intended=0.0,
     )
@@ -117,7 +121,7 @@ def test_what_open_jobs_and_waiting_runs_need_stays(provider: LocalProvider, sto
     jobs = Jobs(Storage(str(storage)))
     for model in ("asked in a batch", "waited for", "left"):
         generate(model)
-    one, two, left = (str(path.relative_to(storage)) for path in storage.glob("steps/*/*"))
+    one, two, left = (path.name for path in (storage / "ledger").iterdir())
     jobs.write(job_of(one))
     jobs.write_wait(Wait("run", "flow-run", [two], [], 1, 0.0, 0.0))
     jobs.write_note("flow-run", RunNote("run:1", 1))
@@ -126,12 +130,34 @@ def test_what_open_jobs_and_waiting_runs_need_stays(provider: LocalProvider, sto
 
     assert clean("--yes").exit_code == 0
 
-    assert (storage / one).exists() and (storage / two).exists()
-    assert not (storage / left).exists()
+    assert sorted(path.name for path in (storage / "ledger").iterdir()) == sorted([one, two])
+    assert not (storage / "ledger" / left).exists()
     assert [record.intent for record in jobs.all_open()] == ["intent"]
     assert [wait.flow_run for wait in jobs.waits()] == ["flow-run"]
     assert jobs.note_of("flow-run") == RunNote("run:1", 1)
     assert jobs.note_of("ended") is None
+
+
+def test_answers_go_by_their_model_and_by_the_flow_that_alone_used_them(provider: LocalProvider, storage: Path) -> None:
+    generate("one")
+    generate("two")
+    by_flow(lambda: generate("two"), "mine")
+    by_flow(lambda: generate("three"), "mine")
+    grow_old(storage, 40)
+
+    def models(**wanted: str) -> list[str]:
+        found = unused(Storage(str(storage)), 30, **wanted)
+        return sorted(json.loads((storage / each.name / "about.json").read_text())["model"] for each in found)
+
+    assert models(model="one") == ["one"]
+    assert models(flow="mine") == ["three"]
+    assert models(flow="another") == []
+
+
+def by_flow(work: Callable[[], Any], name: str) -> None:
+    """Do it in a flow of that name, without a server."""
+    with setting(run_started, lambda run: setattr(run, "flow_name", name)):
+        work()
 
 
 def test_what_a_process_that_died_had_begun_to_write_goes_after_a_day(provider: LocalProvider, storage: Path) -> None:

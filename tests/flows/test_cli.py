@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from flows.cli import READY_MADE
 from llms.local_provider import LocalProvider
-from tests.conftest import ROOT
+from tests.conftest import LONGEST, ROOT
+from tests.warm import WarmPython
 
 
 @pytest.fixture
@@ -22,21 +25,22 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-def call(*arguments: str, api: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def call(python: str | Path, *arguments: str, api: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call the command line: with `sys.executable` as a user does, with that of a warm Python the same, but sooner."""
     whole = {**os.environ, **({"PREFECT_API_URL": api} if api else {}), **environment}
     return subprocess.run(
-        [sys.executable, "-m", "flows", *arguments], cwd=ROOT, env=whole, capture_output=True, text=True, timeout=120
+        [python, "-m", "flows", *arguments], cwd=ROOT, env=whole, capture_output=True, text=True, timeout=LONGEST
     )
 
 
 def test_list_names_every_ready_made_flow() -> None:
-    output = call("list").stdout
+    output = call(sys.executable, "list").stdout
 
     assert [line.split()[0] for line in output.splitlines()] == list(READY_MADE)
 
 
-def test_show_gives_dotted_names_with_types_defaults_and_bounds() -> None:
-    output = call("show", "text_generation").stdout
+def test_show_gives_dotted_names_with_types_defaults_and_bounds(warm: WarmPython) -> None:
+    output = call(warm.executable, "show", "text_generation").stdout
 
     assert 'text_generation.llm.model: string = "gpt-4o-mini"' in output
     assert "text_generation.llm.generation_kwargs.temperature: number" in output
@@ -45,14 +49,20 @@ def test_show_gives_dotted_names_with_types_defaults_and_bounds() -> None:
     assert "text_generation.llm: one of OpenAI or compatible, Azure OpenAI, Anthropic, Hugging Face" in output
 
 
-def test_show_gives_the_values_to_choose_from() -> None:
-    output = call("show", "process_rewards").stdout
+def test_show_gives_the_values_to_choose_from(warm: WarmPython) -> None:
+    output = call(warm.executable, "show", "process_rewards").stdout
 
     assert 'format_prm.format: string = "trl"  (one of math-shepherd, trl)' in output
 
 
 def test_preview_prints_prompts_without_a_provider_or_a_server(prompts: Path) -> None:
-    done = call("preview", "text_generation", f"source.data_files={prompts}", "text_generation.system_prompt=Be brief.")
+    done = call(
+        sys.executable,
+        "preview",
+        "text_generation",
+        f"source.data_files={prompts}",
+        "text_generation.system_prompt=Be brief.",
+    )
 
     assert done.returncode == 0, done.stderr
     assert "system: Be brief." in done.stdout
@@ -65,6 +75,7 @@ def test_run_saves_and_tells_rows_counts_tokens_time_and_place(
     from datasets import load_from_disk
 
     done = call(
+        sys.executable,
         "run",
         "text_generation",
         f"source.data_files={prompts}",
@@ -81,8 +92,26 @@ def test_run_saves_and_tells_rows_counts_tokens_time_and_place(
     assert f"saved to {tmp_path / 'out'}" in done.stdout
 
 
+def test_the_first_command_of_the_overnight_guide_shows_a_batch_also_after_a_rehearsal(
+    warm: WarmPython, storage: Path, prefect_api: str, prompts: Path, tmp_path: Path
+) -> None:
+    guide = (ROOT / "deployments" / "guides" / "overnight-batch.md").read_text()
+    variable, *command = shlex.split(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)[0].replace("\\\n", " "))
+    name, _, seconds = variable.partition("=")
+    assert (name, command[:4]) == ("STILLFLOW_LOOK_SECONDS", ["python", "-m", "flows", "run"])
+    here = [f"source.data_files={prompts}", f"target.path={tmp_path / 'out'}"]
+
+    rehearsed = call(warm.executable, "run", "text_generation", "--rehearse", *here, api=prefect_api)
+    done = call(warm.executable, *command[3:], *here, api=prefect_api, **{name: seconds})
+
+    assert rehearsed.returncode == done.returncode == 0, done.stderr
+    assert re.search(r"submitted 4 requests as job batch_\w+", done.stderr)
+    assert "StillWaiting('0 of 1 jobs done, 0 of 4 requests" in done.stderr
+    assert re.search(r"job batch_\w+ completed, 4 of 4 requests answered", done.stderr)
+
+
 def test_run_takes_a_pipeline_of_ones_own(
-    provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
+    warm: WarmPython, provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "from flows import Pipeline\nfrom llms import OpenAILLM\nfrom tasks import LoadDataFromDicts, TextGeneration\n"
@@ -91,7 +120,9 @@ def test_run_takes_a_pipeline_of_ones_own(
         "    rows >> TextGeneration(name='gen', llm=OpenAILLM(model='m'))\n"
     )
 
-    done = call("run", f"{tmp_path / 'mine.py'}:pipeline.flow", "gen.num_generations=2", api=prefect_api)
+    done = call(
+        warm.executable, "run", f"{tmp_path / 'mine.py'}:pipeline.flow", "gen.num_generations=2", api=prefect_api
+    )
 
     assert done.returncode == 0, done.stderr
     assert "2 rows" in done.stdout
@@ -153,7 +184,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_in_one_clear_message_and_writes_nothing(
-    case: str, prompts: Path, storage: Path, prefect_api: str, tmp_path: Path
+    case: str, warm: WarmPython, prompts: Path, storage: Path, prefect_api: str, tmp_path: Path
 ) -> None:
     import re
 
@@ -170,7 +201,8 @@ def test_bad_input_ends_in_one_clear_message_and_writes_nothing(
     )
 
     key = {} if case == "no key" else {"OPENAI_API_KEY": "sk-test"}
-    done = call(*(each.replace("{tmp}", str(tmp_path)) for each in [*arguments, *target]), api=prefect_api, **key)
+    given = [each.replace("{tmp}", str(tmp_path)) for each in [*arguments, *target]]
+    done = call(warm.executable, *given, api=prefect_api, **key)
 
     # Prefect may say something about its own end after it.
     error = done.stderr[done.stderr.find("\nError: ") + 1 :].partition("| ERROR ")[0]
@@ -182,12 +214,12 @@ def test_bad_input_ends_in_one_clear_message_and_writes_nothing(
 
 
 def test_a_wrong_key_ends_in_one_clear_message(
-    provider: LocalProvider, storage: Path, prefect_api: str, prompts: Path, tmp_path: Path
+    warm: WarmPython, provider: LocalProvider, storage: Path, prefect_api: str, prompts: Path, tmp_path: Path
 ) -> None:
     provider.set(api_key="right")
 
     done = call(
-        "run", "text_generation", f"source.data_files={prompts}", f"target.path={tmp_path / 'out'}",
+        warm.executable, "run", "text_generation", f"source.data_files={prompts}", f"target.path={tmp_path / 'out'}",
         api=prefect_api, OPENAI_API_KEY="sk-wrong-key-1234567890",
     )  # fmt: skip
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from flows.parameters import flow
-from flows.pipeline import Pipeline
-from flows.preview import preview
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.parameters import flow
+from flows.authoring.pipeline import Pipeline
+from flows.authoring.preview import preview
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import ClusterSamples, JoinClusterLabels, LoadDataFromDicts, TextClustering, label_clusters

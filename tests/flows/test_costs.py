@@ -9,21 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.costs import (
-    OUTPUT_TOKENS,
-    Cost,
-    cost_of_rows,
-    cost_of_run,
-    estimate,
-    estimates_line,
-    total,
-)
-from flows.report import report_markdown, summary_lines, total_work
-from flows.results import save
-from flows.rows import load
-from flows.run import Run, StepProgress
-from flows.shards import ShardRef, Tokens, Work, find_shard, work_in, work_of, write_shard
-from flows.storage import Storage
+from flows.authoring.saving import save
+from flows.engine.costs import OUTPUT_TOKENS, Cost, cost_of_rows, cost_of_run, estimate, estimates_line, total
+from flows.engine.graph import load
+from flows.engine.report import report_markdown, summary_lines, total_work
+from flows.engine.run import Run, StepProgress
+from flows.store.shards import ShardRef, Tokens, Work, find_shard, work_in, work_of, write_shard
+from flows.store.storage import Storage
 from llms import LLM, OpenAILLM, PriceSource
 from llms.local_provider import LocalProvider
 from tasks import SaveToDisk, TextGeneration

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows import collect, load
-from flows.report import progress_line, report_markdown
-from flows.rows import Rows
+from flows.engine.graph import Rows
+from flows.engine.report import progress_line, report_markdown
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import TextGeneration

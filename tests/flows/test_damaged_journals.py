@@ -1,4 +1,4 @@
-"""A run that was stopped, and whose journal was damaged before it goes on."""
+"""A run that was stopped, and whose ledger was damaged before it goes on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import prefect.main  # noqa: F401 -- sets logging up, which would take caplog's handler away in a test
 import pytest
 
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import AuthenticationError, OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import TextGeneration
@@ -61,7 +61,7 @@ def empty(path: Path) -> None:
         (Path.unlink, ANSWERED),
     ],
 )
-def test_a_damaged_journal_costs_its_damaged_lines_alone_and_is_said(
+def test_a_damaged_file_of_the_ledger_costs_its_damaged_lines_alone_and_is_said(
     provider: LocalProvider,
     storage: Path,
     caplog: pytest.LogCaptureFixture,
@@ -77,8 +77,8 @@ def test_a_damaged_journal_costs_its_damaged_lines_alone_and_is_said(
     )
     with pytest.raises(AuthenticationError):
         run()
-    (journal,) = storage.glob("steps/**/*.journal")
-    damage(journal)
+    (file,) = storage.glob("ledger/*/*.answers")
+    damage(file)
     provider.set(faults=[])
     provider.clear()
 

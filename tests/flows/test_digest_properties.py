@@ -15,10 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.digest import digest, digest_of_rows
-from flows.results import collect
-from flows.rows import load
-from flows.shards import ShardError
+from flows.authoring.saving import collect
+from flows.engine.graph import load
+from flows.store.digest import digest, digest_of_rows
 from tests.conftest import ROOT
 
 bounded = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -55,6 +54,9 @@ LOOK_ALIKE: list[Any] = [
     float(2**53),
     2**63,
     2**64 - 1,
+    2**64,
+    float(2**64),
+    -(2**70),
     -(2**63),
     0.0,
     -0.0,
@@ -163,7 +165,7 @@ def test_a_vector_with_one_number_that_is_none_isnt_taken_for_another() -> None:
 
 
 def test_a_set_has_the_same_digest_in_every_process() -> None:
-    code = "from flows.digest import digest; print(digest({'one', 'two', 'three', b'four', 5, None}))"
+    code = "from flows.store.digest import digest; print(digest({'one', 'two', 'three', b'four', 5, None}))"
 
     found = {
         subprocess.run(
@@ -177,8 +179,8 @@ def test_a_set_has_the_same_digest_in_every_process() -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("\ud800", "surrogates not allowed"), (2**64, "64-bit"), (object(), "type object"), ({b"k": 1}, "key")],
-    ids=["half a character", "a large number", "an object", "a key of bytes"],
+    [("\ud800", "surrogates not allowed"), (object(), "type object"), ({b"k": 1}, "key")],
+    ids=["half a character", "an object", "a key of bytes"],
 )
 def test_a_value_that_cant_be_kept_is_named_by_its_row_and_column(value: Any, said: str) -> None:
     rows = [{"text": "good", "tags": []}, {"text": "good", "tags": [{"deep": value}]}]
@@ -198,8 +200,3 @@ def test_a_source_that_differs_only_in_what_json_doesnt_tell_apart_has_rows_of_i
     found = [collect(load(rows))[0]["score"] for rows in sources]
 
     assert [repr(each) for each in found] == [repr(rows[0]["score"]) for rows in sources]
-
-
-def test_a_number_that_no_file_can_keep_is_refused_with_its_column(storage: Path) -> None:
-    with pytest.raises(ShardError, match="column 'score' can't be stored: it holds int"):
-        collect(load([{"score": 2**63}, {"score": -1}]))

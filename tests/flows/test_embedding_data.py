@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from flows import Flow, PipelineError, TooManyFailedRowsError
+from flows.authoring.preview import preview
 from flows.classification_data import classification_data
 from flows.embedding_data import embedding_data
-from flows.preview import preview
 from llms import ParameterError
 from llms.local_provider import LocalProvider
 from tasks.steps import METADATA

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,11 +10,11 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import BaseModel, Field
 
-from flows.errors import PipelineError, TooManyFailedRowsError
-from flows.results import collect
-from flows.rows import load
-from flows.shards import batches_of, shard_length, shard_lengths
-from flows.window import Window
+from flows.authoring.saving import collect
+from flows.engine.errors import PipelineError, TooManyFailedRowsError
+from flows.engine.graph import load
+from flows.engine.window import Window
+from flows.store.shards import batches_of, shard_length, shard_lengths
 from llms import LLM, AuthenticationError, ChatType, ConnectionFailedError, GenerateOutput, OpenAILLM
 from llms.local_provider import FaultRule, LocalProvider
 from tasks import (
@@ -314,7 +313,7 @@ def test_shards_with_different_columns_make_one_dataset(storage: Path) -> None:
     dataset = collect(load(rows, shard_rows=1))
 
     assert dataset["a"][:] == [1.0, 2.0, None, 2.5]
-    assert dataset[2]["b"] == {"x": None, "y": "z"}
+    assert dataset["b"][:] == [None, {"x": 1}, {"y": "z"}, None]
 
 
 def test_a_column_that_a_whole_shard_lacks_is_none_there_as_it_is_in_a_single_row(storage: Path) -> None:
@@ -327,7 +326,7 @@ def test_a_column_that_a_whole_shard_lacks_is_none_there_as_it_is_in_a_single_ro
     assert one_by_one[0] == [{"b": "x"}, {"b": None}, {"b": None}]
 
 
-def test_a_damaged_shard_is_made_again_from_the_journal_or_refused_never_passed_on(
+def test_a_damaged_shard_is_made_again_from_the_ledger_or_refused_never_passed_on(
     provider: LocalProvider, storage: Path
 ) -> None:
     collect(generation().map(load(PROMPTS)))
@@ -348,13 +347,13 @@ def test_a_key_is_nowhere_in_the_storage(provider: LocalProvider, storage: Path)
     assert not [path for path in storage.rglob("*") if path.is_file() and b"sk-very-secret" in path.read_bytes()]
 
 
-def test_the_prompts_of_a_cut_journal_are_asked_again_and_no_others(provider: LocalProvider, storage: Path) -> None:
+def test_the_prompts_of_a_cut_ledger_are_asked_again_and_no_others(provider: LocalProvider, storage: Path) -> None:
     provider.set(faults=[FaultRule(match="number 19\\.", status=400)])
     collect(generation().map(load(PROMPTS)), max_failed_rows=1)
-    (journal,) = storage.glob("steps/**/*.journal")
-    lines = [line for line in journal.read_bytes().split(b"\n") if line]
-    journal.write_bytes(b"\n".join(lines[:5]) + b"\n" + lines[5][:40])
-    kept = {json.loads(line[9:])["k"] for line in lines[:5]}
+    (file,) = storage.glob("ledger/*/*.answers")
+    lines = [line for line in file.read_bytes().split(b"\n") if line]
+    file.write_bytes(b"\n".join(lines[:5]) + b"\n" + lines[5][:40])
+    kept = {line.split()[2] for line in lines[:5]}
     provider.set(faults=[])
     provider.clear()
 
@@ -365,13 +364,14 @@ def test_the_prompts_of_a_cut_journal_are_asked_again_and_no_others(provider: Lo
     assert None not in dataset["generation"][:]
 
 
-def test_journals_are_kept_of_the_last_shard_alone_also_behind_a_filter(provider: LocalProvider, storage: Path) -> None:
+def test_a_source_that_grows_behind_a_filter_asks_for_its_new_rows_alone(
+    provider: LocalProvider, storage: Path
+) -> None:
     prompts = [{"instruction": f"Write number {number}.", "wanted": number % 2} for number in range(300)]
     wanted = FilterRows(column="wanted", lowest=1)
 
     collect(generation().map(wanted.map(load(prompts))))
 
-    assert len(list(storage.glob("steps/**/*.journal"))) == 1
     provider.clear()
     more = [*prompts, *({"instruction": f"Write one more, {number}.", "wanted": 1} for number in range(20))]
     dataset = collect(generation().map(wanted.map(load(more))))

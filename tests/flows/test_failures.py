@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flows.failures import MOST_BYTES, MOST_ROWS, failed_rows
-from flows.rows import Node
-from flows.run import Run
-from flows.shards import ShardRef, write_shard
-from flows.storage import Storage
+from flows.engine.failures import MOST_BYTES, MOST_ROWS, failed_rows
+from flows.engine.graph import Node
+from flows.engine.run import Run
+from flows.store.shards import ShardRef, write_shard
+from flows.store.storage import Storage
 from tasks import LoadDataFromDicts, TextGeneration
 from tests.tasks.one_reply import OneReplyLLM
 

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from flows.answering import Batch, answer_from_batches
-from flows.jobs import split_custom_id
-from flows.journal import Journal, encode_line
-from flows.results import collect
-from flows.rows import Rows, load
-from flows.storage import Storage, StorageError
+from flows.authoring.saving import collect
+from flows.engine.answering import Batch, begun, made_from_batches
+from flows.engine.graph import Rows, load
+from flows.ledger import Store, opened
+from flows.ledger.jobs import split_custom_id
+from flows.ledger.lines import unsealed
+from flows.ledger.store import answer_line
+from flows.store.shards import write_shard
+from flows.store.storage import Storage, StorageError
 from llms import AnthropicLLM, OpenAILLM
 from llms.batch import BatchRequest
 from llms.local_provider import LocalProvider
@@ -28,7 +31,7 @@ from tests.conftest import wait_for
 ROWS = 400
 AT_A_TIME = 10
 PROMPTS = [{"instruction": f"Tell me about number {number}."} for number in range(ROWS)]
-OUTPUT = {"generations": ["text"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
+OUTPUT: Any = {"generations": ["text"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
 
 
 class SmallDisk:
@@ -103,7 +106,7 @@ def test_a_run_stops_where_answers_cant_be_kept_and_goes_on_without_a_loss(
     counts: list[int] = []
 
     def fill() -> None:
-        wait_for(lambda: provider.stats.count(status=200) >= answered, seconds=60, what="answers", pause=0.001)
+        wait_for(lambda: provider.stats.count(status=200) >= answered, what="answers", pause=0.001)
         disk.fill()
         counts.append(provider.stats.count(status=200))
 
@@ -151,18 +154,20 @@ def test_answers_of_a_batch_job_that_cant_be_written_down_fail_no_row(disk: Smal
     # Its two answers to a row are two requests of a job, and are written down together as well.
     llm = AnthropicLLM(model="m", api_key="none", use_offline_batch_generation=True)
     task = TextGeneration(llm=llm, num_generations=2)
-    node = load(PROMPTS, storage=str(disk.folder / "storage")).map(task).node
-    path = f"{node.folder('00000000')}/inputs.parquet"
+    node = load(PROMPTS, storage=str(disk.folder / "storage"), shard_rows=ROWS).map(task).node
+    source = write_shard(node.run.storage, node.run.storage.path("rows.parquet"), PROMPTS)
+
+    async def bring(batch: Batch) -> list[dict[str, Any]] | None:
+        return await made_from_batches(await begun(node, 0, [source], batch), [])
 
     def made(put: Callable[[BatchRequest], None]) -> list[dict[str, Any]] | None:
-        return asyncio.run(answer_from_batches(node, task, path, PROMPTS, 0, Batch(put)))[1]
+        return asyncio.run(bring(Batch(put)))
 
     requests: list[BatchRequest] = []
     assert made(requests.append) is None
-    journal = Journal(node.run.storage, path.removesuffix(".parquet") + ".journal")
     keys = [split_custom_id(request.custom_id) for request in requests]
-    journal.extend({"k": key[1], "o": OUTPUT, "b": 1} for key in keys if key is not None)
-    journal.close()
+    store = opened(node.run.storage, node.space())
+    store.append(answer_line(key[1], OUTPUT, "run:1", job="job") for key in keys if key is not None)
     disk.fill()
 
     with pytest.raises(StorageError, match="No space left on device"):
@@ -176,18 +181,25 @@ def test_answers_of_a_batch_job_that_cant_be_written_down_fail_no_row(disk: Smal
 
 
 def test_what_is_written_after_a_line_that_was_cut_stands_on_a_line_of_its_own(disk: SmallDisk) -> None:
-    storage = Storage(str(disk.folder))
-    journal = Journal(storage, storage.path("a.journal"))
-    journal.append({"k": "before", "o": OUTPUT})
+    def key(number: int) -> str:
+        return f"{number:016x}".ljust(32, "0")
+
+    def line(number: int) -> bytes:
+        return answer_line(key(number), OUTPUT, "run:1")
+
+    store = Store(Storage(str(disk.folder)), "space")
+    store.append([line(1)])
     disk.fill()
     with pytest.raises(StorageError):
-        for number in range(1000):
-            journal.append({"k": f"cut-{number}", "o": OUTPUT})
+        for number in range(1000, 2000):
+            store.append([line(number)])
     disk.free()
 
-    journal.append({"k": "after", "o": OUTPUT})
-    journal.close()
+    store.append([line(2)])
+    store.refresh()
 
     # Less than a line was lost.
-    assert len(Path(journal.path).read_bytes().split(b"\n")[-3]) < len(encode_line({"k": "cut-999", "o": OUTPUT}))
-    assert {"before", "after"} <= set(journal.load().outputs)
+    content = Path(store.folder, "000000.answers").read_bytes()
+    assert len(max((each for each in content.split(b"\n") if unsealed(each) is None), key=len)) < len(line(1999))
+    assert store.find(key(1)) is not None
+    assert store.find(key(2)) is not None

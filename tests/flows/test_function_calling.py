@@ -15,9 +15,9 @@ from flows.data import everyday_functions
 from flows.function_calling import function_calling
 from llms.local_provider import LocalProvider
 from tasks import APIGenExecutionChecker, LoadDataFromDicts, SaveToDisk
-from tasks.apigen import read_pair
-from tasks.function_calls import written_calls
-from tasks.sandbox import Limits, Sandbox, SandboxError
+from tasks.functions.apigen import read_pair
+from tasks.functions.function_calls import written_calls
+from tasks.functions.sandbox import Limits, Sandbox, SandboxError
 from tests.conftest import ROOT
 
 DATA = ROOT / "flows" / "data"

@@ -10,16 +10,17 @@ import pytest
 from prefect.utilities.schema_tools.validation import validate
 
 from flows import Pipeline, PipelineError, Source, TooManyFailedRowsError, collect, flow, load, save
-from flows.failures import failed_rows
-from flows.preview import checked, dry_run, preview
-from flows.results import finish
-from flows.rows import Rows
+from flows.authoring.preview import checked, dry_run, preview
+from flows.authoring.saving import finish
+from flows.engine.failures import failed_rows
+from flows.engine.graph import Rows
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
 from tasks import KeepColumns, LoadDataFromDicts, SaveToDisk, SourceError, TextGeneration
 from tests.flows.test_batching import ending
 from tests.flows.test_cli import call
 from tests.tasks.own_generators import Riddles, SolvedRiddles
+from tests.warm import WarmPython
 
 EVERY = {r"riddle number (?P<number>\d+)": "What is {number}?"}
 OWN = "tests.tasks.own_generators:Riddles"
@@ -252,9 +253,9 @@ def test_a_dry_run_asks_for_a_few_rows(provider: LocalProvider, storage: Path, p
 def test_the_card_and_the_report_tell_of_it(
     provider: LocalProvider, storage: Path, prefect: str, tmp_path: Path
 ) -> None:
-    from flows.report import report_markdown
-    from flows.run import Run, run_started
-    from flows.running import setting
+    from flows.engine.event_loops import setting
+    from flows.engine.report import report_markdown
+    from flows.engine.run import Run, run_started
 
     runs: list[Run] = []
     with Pipeline("told") as pipeline:
@@ -263,7 +264,7 @@ def test_the_card_and_the_report_tell_of_it(
         pipeline.run()
 
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "type: tasks.generators:SeedRows\n  task: write" in card
+    assert "type: tasks.sources.generators:SeedRows\n  task: write" in card
     assert "num_rows: 3" in card
     assert "| `write` | Riddles | `m` | 1 | 3 | 3 | 0 | 3 |" in card
     report = report_markdown(runs[-1])
@@ -324,12 +325,13 @@ def test_any_source_can_become_another_one_and_back() -> None:
     assert isinstance(task, Riddles)
     assert (task.num_rows, task.llm.model_name) == (7, "other")
     with pytest.raises(ParameterError, match="is no kind of GeneratorStep or GeneratorTask"):
-        checked(any_source, {"source": {"kind": "tasks.text_generation:TextGeneration"}})
+        checked(any_source, {"source": {"kind": "tasks.writing.text_generation:TextGeneration"}})
 
 
 OWN_FLOW = """
 from flows import collect, flow, load
 from llms import OpenAILLM
+from tests.warm import WarmPython
 from tests.tasks.own_generators import Riddles
 
 
@@ -340,26 +342,27 @@ async def riddle_flow(source: Riddles = Riddles(llm=OpenAILLM(model="m"), num_ro
 
 
 def test_the_command_line_previews_and_runs_it(
-    provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
+    warm: WarmPython, provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(OWN_FLOW)
     here = f"{tmp_path / 'mine.py'}:riddle_flow"
 
-    shown = call("preview", here, "source.thing=fog", "--rows", "2")
+    shown = call(warm.executable, "preview", here, "source.thing=fog", "--rows", "2")
     assert shown.returncode == 0, shown.stderr
     assert "riddles, row 1\n  user: Write riddle number 1 about fog." in shown.stdout
     assert provider.requests == []
 
-    few = call("run", here, "source.num_rows=9", "--rows", "3", api=prefect_api)
+    few = call(warm.executable, "run", here, "source.num_rows=9", "--rows", "3", api=prefect_api)
     assert few.returncode == 0, few.stderr
     assert "dataset: 3 rows, columns riddle, model_name" in few.stdout
     assert len(provider.requests) == 3
 
 
 def test_a_ready_made_flow_takes_one_by_its_import_path(
-    provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
+    warm: WarmPython, provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
 ) -> None:
     done = call(
+        warm.executable,
         "run",
         "text_generation",
         f"source.kind={OWN}",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from llms import OpenAIEmbeddings
 from llms.local_provider import LocalProvider
 from tasks import (
@@ -45,7 +45,8 @@ def test_neighbours_are_found_and_compared_over_all_shards(provider: LocalProvid
     plain = collect(EmbeddingDedup(threshold=0.999).map(found)).to_list()
     near = collect(EmbeddingDedup(threshold=0.999, compare="neighbours").map(found)).to_list()
     assert [row["keep_row_after_embedding_filtering"] for row in plain] == [True, True, True, True, False]
-    assert near == plain
+    # The metadata has a key for each step that can fail rows, and theirs differ in name.
+    assert [{**row, METADATA: None} for row in near] == [{**row, METADATA: None} for row in plain]
     assert all(len(row["nn_indices"]) == 2 for row in near)
 
 

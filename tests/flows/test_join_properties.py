@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
 
-from flows.answering import Batch, answer_from_batches, answer_shard
-from flows.jobs import split_custom_id
-from flows.journal import Journal
-from flows.rows import Node, load
-from flows.shards import read_shard
+from flows.engine.answering import Batch, Located, begun, made_from_batches, made_online
+from flows.engine.graph import Node, load
+from flows.ledger import opened
+from flows.ledger.jobs import split_custom_id
+from flows.ledger.store import answer_line, failure_line
+from flows.store.shards import ShardRef, read_shard, write_shard
 from llms import AsyncLLM, BadRequestError, ChatType, GenerateOutput, OpenAILLM
 from llms.batch import BatchRequest
+from llms.errors import failure_of
 from tasks import TextGeneration
 from tasks.steps import failure_in
 from tasks.typing import Row
@@ -34,10 +36,10 @@ def output(text: str) -> GenerateOutput:
     return {"generations": [text], "statistics": {"input_tokens": [1], "output_tokens": [1]}}
 
 
-def node_for(rows: list[Row], task: TextGeneration) -> tuple[Node, str]:
-    """A step over rows, in a storage in memory, and where its first shard goes."""
+def node_for(rows: list[Row], task: TextGeneration) -> tuple[Node, ShardRef]:
+    """A step over rows, in a storage in memory, and the shard of these rows."""
     node = load(rows, storage=f"memory://join-{uuid.uuid4().hex}").map(task).node
-    return node, f"{node.folder('00000000')}/inputs.parquet"
+    return node, write_shard(node.run.storage, node.run.storage.path("rows.parquet"), rows)
 
 
 class Shuffling(AsyncLLM):
@@ -79,9 +81,10 @@ def test_answers_that_come_in_any_order_go_to_their_rows(texts: list[str], data:
     rows: list[Row] = [{"place": place, "instruction": text} for place, text in enumerate(texts)]
     order = data.draw(st.permutations(range(len(rows))))
     task = TextGeneration(llm=Shuffling(order=list(order), max_retries=0))
-    node, path = node_for(rows, task)
+    node, source = node_for(rows, task)
 
-    ref = asyncio.run(answer_shard(node, task, path, rows, 0))
+    made = Located(node.shard_path(0, [source]), None, None, [])
+    ref = asyncio.run(made_online(made, node, 0, [source]))
 
     check(rows, read_shard(node.run.storage, ref))
 
@@ -93,37 +96,36 @@ def test_results_of_batch_jobs_in_any_order_doubled_or_late_go_to_their_rows(
 ) -> None:
     rows: list[Row] = [{"place": place, "instruction": text} for place, text in enumerate(texts)]
     task = TextGeneration(llm=OpenAILLM(model="m", api_key="none", use_offline_batch_generation=True))
-    node, path = node_for(rows, task)
+    node, source = node_for(rows, task)
 
-    requests, made = asyncio.run(one_pass(node, task, path, rows))
+    requests, made = asyncio.run(one_pass(node, source))
     assert len({each.custom_id for each in requests}) == len(rows)
     results = data.draw(st.permutations(requests))
     first = data.draw(st.integers(0, len(results)))
     for some in (results[:first], results[first:] + results[:1]):
-        take(node, path, some)
-        _, made = asyncio.run(one_pass(node, task, path, rows))
+        take(node, some)
+        _, made = asyncio.run(one_pass(node, source))
 
     assert made is not None
     check(rows, made)
 
 
-async def one_pass(
-    node: Node, task: TextGeneration, path: str, rows: list[Row]
-) -> tuple[list[BatchRequest], list[Row] | None]:
+async def one_pass(node: Node, source: ShardRef) -> tuple[list[BatchRequest], list[Row] | None]:
     """What has to be asked, and the rows, if all is answered."""
     requests: list[BatchRequest] = []
-    _, made = await answer_from_batches(node, task, path, rows, 0, Batch(requests.append))
-    return requests, made
+    session = await begun(node, 0, [source], Batch(requests.append))
+    return requests, await made_from_batches(session, [])
 
 
-def take(node: Node, path: str, requests: list[BatchRequest]) -> None:
+def take(node: Node, requests: list[BatchRequest]) -> None:
     """Write the results of requests down as they come out of a job."""
-    journal = Journal(node.run.storage, path.removesuffix(".parquet") + ".journal")
+    store = opened(node.run.storage, node.space())
     for request in requests:
         named = split_custom_id(request.custom_id)
         assert named is not None
         text = request.body["messages"][-1]["content"]
-        failure = {"type": "BadRequestError", "message": "a bad one", "retryable": False}
-        line = {"e": failure, "x": node.run.attempt} if text == "bad" else {"o": output(f"{text} {named[1]}"), "b": 1}
-        journal.append({"k": named[1], **line})
-    journal.close()
+        if text == "bad":
+            store.append([failure_line(named[1], failure_of(BadRequestError("a bad one")), node.run.attempt)])
+        else:
+            store.append([answer_line(named[1], output(f"{text} {named[1]}"), node.run.attempt, job="job")])
+    store.flush()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from flows.authoring.preview import preview
 from flows.model_preference import model_preference
-from flows.preview import preview
 from llms import ParameterError
 from llms.local_provider import LocalProvider
 from tasks.steps import METADATA, failure_in

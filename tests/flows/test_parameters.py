@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.utilities.schema_tools.validation import ValidationError as RefusedParametersError
 from prefect.utilities.schema_tools.validation import validate
 
+from flows.authoring.parameters import Flow, flow, merge_parameters, over_mapping
+from flows.authoring.preview import checked
 from flows.cli import READY_MADE, given_parameters
-from flows.parameters import Flow, flow, merge_parameters, over_mapping
 from flows.preference import preference
-from flows.preview import checked
 from flows.text_generation import text_generation
 from llms import OpenAILLM, ParameterError
 from tasks import LoadDataFromDisk, LoadDataFromFileSystem, SaveToFiles, TextGeneration
@@ -72,11 +73,57 @@ def test_a_file_and_a_command_line_go_together_and_the_command_line_wins(tmp_pat
     assert task.llm.generation_kwargs["temperature"] == 0.3
 
 
-def test_none_leaves_the_default_as_a_form_sends_it_for_fields_left_alone() -> None:
-    task = task_of(text_generation={"system_prompt": None, "llm": {"generation_kwargs": {"max_new_tokens": None}}})
+TAKEN_BACK = {"text_generation": {"system_prompt": None, "llm": {"generation_kwargs": {"max_new_tokens": None}}}}
+ON_THE_COMMAND_LINE = (
+    "text_generation.system_prompt=null",
+    "text_generation.llm.generation_kwargs.max_new_tokens=null",
+)
 
-    assert task.system_prompt == "Be brief."
-    assert task.llm.generation_kwargs == {"max_new_tokens": 9}
+
+def check_that_it_is_taken_back(task: TextGeneration) -> None:
+    assert task.system_prompt is None
+    assert task.llm.generation_kwargs == {}
+    assert [message["role"] for message in task.prompt({"instruction": "Hello"})] == ["user"]
+
+
+def test_none_takes_back_what_the_default_says_in_python() -> None:
+    check_that_it_is_taken_back(task_of(**TAKEN_BACK))
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_none_takes_back_what_the_default_says_in_a_file(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"parameters.{ending}"
+    empty = "text_generation:\n  system_prompt:\n  llm: {generation_kwargs: {max_new_tokens: ~}}"
+    path.write_text(json.dumps(TAKEN_BACK) if ending == "json" else empty)
+
+    check_that_it_is_taken_back(task_of(**given_parameters(str(path), ())))
+
+
+def test_none_takes_back_on_the_command_line_what_the_default_or_a_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "parameters.json"
+    path.write_text(json.dumps({"text_generation": {"system_prompt": "From a file."}}))
+
+    check_that_it_is_taken_back(task_of(**given_parameters(None, ON_THE_COMMAND_LINE)))
+    check_that_it_is_taken_back(task_of(**given_parameters(str(path), ON_THE_COMMAND_LINE)))
+
+
+def test_none_takes_back_what_a_deployment_says() -> None:
+    deployed = {"text_generation": {"system_prompt": "Deployed.", "llm": {"generation_kwargs": {"max_new_tokens": 5}}}}
+
+    check_that_it_is_taken_back(merge_parameters(small.fn, deployed, TAKEN_BACK)["text_generation"])
+
+
+def test_the_form_has_a_tab_for_none_where_the_default_is_something_else_and_the_server_takes_it() -> None:
+    schema = small.parameters.model_dump()
+    task = schema["definitions"]["TextGeneration_text_generation"]["properties"]
+    words = schema["definitions"]["OpenAILLM_text_generation"]["properties"]["generation_kwargs"]["properties"]
+
+    for field in (task["system_prompt"], words["max_new_tokens"]):
+        assert [tab["title"] for tab in field["anyOf"]] == ["Value", "None"]
+    assert "(at least 1)" in words["max_new_tokens"]["description"]
+    assert "anyOf" not in words["temperature"]
+    assert validate(TAKEN_BACK, schema, ignore_required=True) == []
+    assert validate({"text_generation": {"num_generations": None}}, schema, ignore_required=True) != []
 
 
 def test_a_whole_instance_is_taken_as_it_is() -> None:
@@ -173,6 +220,27 @@ def test_the_server_takes_parts_and_refuses_mistakes(
     assert (validate(given, schema, ignore_required=True) == []) is fits
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"text_generation": {"nmu_generations": 2}},
+            "'nmu_generations' is not one of ['llm', 'template', 'columns', ",
+        ),
+        ({"text_generation": {"llm": {"modle": "gpt-4o"}}}, "'modle' is not one of ['provider', "),
+        ({"source": {"data_file": "x.jsonl"}}, "'data_file' is not one of ["),
+    ],
+    ids=["a step's", "an LLM's", "a source's"],
+)
+def test_a_server_that_refuses_a_name_says_which_ones_there_are(given: dict[str, Any], said: str) -> None:
+    schema = text_generation.parameters.model_dump()
+
+    with pytest.raises(RefusedParametersError) as refused:
+        validate(given, schema, raise_on_error=True, ignore_required=True)
+
+    assert said in str(refused.value)
+
+
 @pytest.mark.parametrize("name", [name for name in READY_MADE if name not in {"watch_batches", "resubmit_failed_rows"}])
 def test_forms_have_titles_descriptions_and_an_order_at_every_level_and_no_secrets(name: str) -> None:
     module, _, attribute = READY_MADE[name][0].partition(":")
@@ -225,3 +293,11 @@ def test_an_async_and_a_sync_flow_both_load_map_and_collect(provider, storage: P
         return collect(task.map(load(rows)))
 
     assert len(asyncio.run(in_async())) == len(in_sync()) == 1
+
+
+def test_the_form_of_a_ready_made_flow_refuses_a_template_that_prefect_deploy_ate() -> None:
+    schema = text_generation.parameters.model_dump()
+
+    (error,) = validate({"text_generation": {"template": "Translate into German: "}}, schema)
+    assert "there prefect deploy takes the first for a value of its own" in error.message
+    assert not validate({"text_generation": {"template": "Translate into German: {{ instruction }}"}}, schema)

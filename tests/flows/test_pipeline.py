@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from flows import Pipeline, PipelineError, routing_batch_function, sample_n_steps
+from flows.authoring.parameters import merge_parameters
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
-from tasks import GroupColumns, KeepColumns, LoadDataFromDicts, SaveToDisk, TextGeneration
+from tasks import (
+    CombineOutputs,
+    GroupColumns,
+    KeepColumns,
+    LoadDataFromDicts,
+    LoadDataFromFileSystem,
+    LoadDataFromHub,
+    SaveToDisk,
+    TextGeneration,
+)
+from tasks.sources.files import SourceError
 
 ROWS = [{"instruction": f"Tell me about number {number}."} for number in range(6)]
 
@@ -34,6 +49,30 @@ def test_two_steps_of_one_name_are_refused() -> None:
     with pytest.raises(PipelineError, match="two steps are called 'a'"), Pipeline("p"):
         TextGeneration(name="a", llm=llm())
         TextGeneration(name="a", llm=llm())
+
+
+def test_branches_whose_models_write_one_column_are_refused_before_anything_is_sent(provider: LocalProvider) -> None:
+    with Pipeline("p") as pipeline:
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        one, two = TextGeneration(name="one", llm=llm("a")), TextGeneration(name="two", llm=llm("b"))
+        source >> [one, two] >> CombineOutputs(name="join")
+
+    with pytest.raises(PipelineError, match="'generation' comes from one in one and from two in another"):
+        pipeline.run()
+    assert provider.requests == []
+
+
+def test_branches_of_different_models_are_joined_where_their_columns_differ() -> None:
+    with Pipeline("p") as pipeline:
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        one = TextGeneration(name="one", llm=llm("a"), output_mappings={"generation": "first"})
+        two = TextGeneration(name="two", llm=llm("b"))
+        keep = KeepColumns(name="keep", columns=["instruction", "generation"])
+        source >> one
+        source >> two >> keep
+        [one, keep] >> CombineOutputs(name="join")
+
+    pipeline.validate()
 
 
 def test_a_circle_is_named(provider: LocalProvider) -> None:
@@ -191,3 +230,136 @@ def test_run_works_where_an_event_loop_is_running(provider: LocalProvider, stora
         return len(pipeline.run())
 
     assert asyncio.run(cell()) == len(ROWS)
+
+
+# Parameters at run time: merged before anything is checked
+
+
+def reading(**fields: Any) -> Pipeline:
+    with Pipeline("reading") as pipeline:
+        source = LoadDataFromFileSystem(name="source", **fields)
+        source >> TextGeneration(name="writer", llm=llm()) >> KeepColumns(name="keep", columns=["generation"])
+    return pipeline
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """A file whose columns no step reads under their own names."""
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"question": "How high is K2?"}\n{"question": "How deep is it?"}\n')
+    return file
+
+
+AT_RUN_TIME = {
+    "writer": {"input_mappings": {"instruction": "question"}, "output_mappings": {"generation": "answer"}},
+    "keep": {"columns": ["answer"]},
+}
+
+
+def test_a_source_mappings_and_columns_may_be_given_at_run_time(
+    questions: Path, provider: LocalProvider, storage: Path, prefect: str
+) -> None:
+    dataset = reading().run(parameters={"source": {"data_files": str(questions)}, **AT_RUN_TIME})
+
+    assert [request.body["messages"][-1]["content"] for request in provider.requests] == [
+        "How high is K2?",
+        "How deep is it?",
+    ]
+    assert set(dataset.column_names) == {"answer", "distilabel_metadata"}
+
+
+def test_and_for_a_preview(questions: Path, storage: Path) -> None:
+    prompts = reading().preview({"source": {"data_files": str(questions)}, **AT_RUN_TIME})
+
+    assert [chat[-1]["content"] for chat in prompts["writer"]] == ["How high is K2?", "How deep is it?"]
+
+
+def test_a_source_of_the_hub_may_be_named_at_run_time(monkeypatch: pytest.MonkeyPatch, provider: LocalProvider) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with Pipeline("hub") as pipeline:
+        LoadDataFromHub(name="source") >> TextGeneration(name="writer", llm=llm())
+
+    with pytest.raises(SourceError, match=r"repo_id of 'source': expected owner/name of a dataset on the Hub, got ''"):
+        pipeline.run()
+    # That it's asked for shows that it's known; there's no Hub here.
+    with pytest.raises(SourceError, match=r"dataset 'org/questions' of the Hub can't be"):
+        pipeline.run(parameters={"source": {"repo_id": "org/questions"}})
+
+
+def test_what_doesnt_fit_after_the_parameters_is_refused_before_anything_is_sent(
+    questions: Path, provider: LocalProvider
+) -> None:
+    files = {"source": {"data_files": str(questions)}}
+
+    with pytest.raises(PipelineError, match="writer .* needs the column 'instruction'; there are: question"):
+        reading().run(parameters=files)
+    with pytest.raises(ParameterError, match=r"writer\.input_maping.*Did you mean 'input_mappings'"):
+        reading().run(parameters={**files, "writer": {"input_maping": {}}})
+    with pytest.raises(ParameterError, match=r"source\.data_files.*got 3"):
+        reading().run(parameters={"source": {"data_files": 3}})
+    assert provider.requests == []
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of the user's, in which a worker would find a pipeline."""
+    made = ModuleType("my_pipelines")
+    monkeypatch.setitem(sys.modules, "my_pipelines", made)
+    return made
+
+
+def test_a_deployment_may_leave_to_each_run_what_it_reads_and_says_so(
+    questions: Path, module: ModuleType, prefect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    pipeline = reading()
+    module.pipeline = pipeline
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name="of-pipelines", type="process"))
+        identifier = pipeline.deploy("mine", "of-pipelines", parameters=AT_RUN_TIME)
+        deployment = client.read_deployment(identifier)
+
+    assert deployment.parameters == AT_RUN_TIME
+    assert deployment.entrypoint == "my_pipelines:pipeline.flow"
+    assert "pipeline 'reading' needs parameters at each run: as it stands, data_files of 'source' is empty" in (
+        caplog.text
+    )
+    given = {"source": {"data_files": str(questions)}}
+    merged = merge_parameters(pipeline.flow.fn, deployment.parameters, given)
+    # As the server does it: what a run gives stands in place of the deployment's parameter of that name.
+    pipeline.validate({**deployment.parameters, **merged})
+
+
+@pytest.mark.parametrize("method", ["deploy", "serve"])
+def test_a_wrong_parameter_of_a_deployment_is_refused_by_name(method: str, module: ModuleType) -> None:
+    pipeline = reading()
+    module.pipeline = pipeline
+    pool = ["of-pipelines"] if method == "deploy" else []
+
+    with pytest.raises(ParameterError, match=r"writer\.llm\.modle.*Did you mean 'model'"):
+        getattr(pipeline, method)("mine", *pool, parameters={"writer": {"llm": {"modle": "x"}}})
+    with pytest.raises(ParameterError, match="'writr'. Did you mean 'writer'"):
+        getattr(pipeline, method)("mine", *pool, parameters={"writr": {}})
+
+
+def test_a_column_of_another_name_is_told_with_the_mapping_at_its_source_that_works_for_all_steps() -> None:
+    with Pipeline(name="renamed") as pipeline:
+        rows = LoadDataFromDicts(name="rows", data=[{"question": "How high is K2?"}])
+        first = TextGeneration(name="first", llm=OpenAILLM(model="m"), output_mappings={"model_name": "first_model"})
+        second = TextGeneration(
+            name="second", llm=OpenAILLM(model="m"), output_mappings={"generation": "again", "model_name": "other"}
+        )
+        rows >> first >> second
+
+    with pytest.raises(PipelineError) as raised:
+        pipeline.preview()
+    assert "rows.output_mappings={'question': 'instruction'} for all steps" in str(raised.value)
+    assert "or input_mappings={'instruction': 'question'} for this one" in str(raised.value)
+
+    prompts = pipeline.preview({"rows": {"output_mappings": {"question": "instruction"}}})
+
+    assert [prompts[name][0][-1]["content"] for name in ("first", "second")] == ["How high is K2?"] * 2

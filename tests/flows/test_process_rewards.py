@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from flows.preview import preview
+from flows.authoring.preview import preview
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from flows.process_rewards import process_rewards
-from flows.results import collect
-from flows.rows import load
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
 from tasks import LoadDataFromDicts, MathShepherdCompleter, SaveToDisk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from flows.jobs import Jobs, RunNote, Wait
-from flows.run import LEFT_BY_LABEL, RESUBMITS, STORAGE_LABEL, Run, is_of_run, resume
-from flows.storage import Storage, StorageError
+from flows.engine.run import DATE_LABEL, LEFT_BY_LABEL, RESUBMITS, STORAGE_LABEL, Run, date_of, is_of_run, resume
+from flows.ledger.records import Jobs, RunNote, Wait
+from flows.store.storage import Storage, StorageError
 
 FIRST = str(uuid.uuid4())
 
@@ -51,6 +52,15 @@ def test_a_wake_up_of_a_run_that_completes_another_goes_on_with_its_own_attempt(
 
     assert (woken.attempt, woken.passes) == (f"{given.id}:1", 1)
     assert (retried.attempt, retried.passes) == (f"{given.id}:3", 0)
+
+
+def test_the_day_of_a_run_is_the_one_it_was_due_in_utc_also_of_one_that_completes_it(storage: Storage) -> None:
+    late = datetime.datetime(2026, 11, 30, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+    due = flow_run(expected_start_time=late)
+    completing = flow_run(expected_start_time=late + datetime.timedelta(days=9), labels={DATE_LABEL: date_of(due)})
+
+    assert resumed(storage, due).date == "2026-11-29"
+    assert resumed(storage, completing).date == date_of(completing) == "2026-11-29"
 
 
 def test_two_runs_of_the_same_rows_wait_each_for_itself(storage: Storage) -> None:

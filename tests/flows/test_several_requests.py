@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows.errors import TooManyFailedRowsError
-from flows.results import collect
-from flows.rows import load
+from flows.authoring.saving import collect
+from flows.engine.errors import TooManyFailedRowsError
+from flows.engine.graph import load
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import PairwiseJudge
@@ -34,7 +34,7 @@ def test_of_two_requests_asked_together_both_are_asked_again(
         judged(task)
     provider.set(answers=good)
 
-    # The second try finds the answers in the journal, and fails nothing by them.
+    # The second try finds the answers in the ledger, and fails nothing by them.
     (row,) = judged(task)
 
     assert row["preferred"] == "A"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.shares import Sight, change_of, parts, some_of
+from flows.limits.policy import Sight, change_of, parts, some_of
 
 
 def seen(wanted: int, held: int, taken: int, *, limit: int = 100, processes: int = 2, needed: int = -1) -> Sight:

@@ -1,0 +1,1 @@
+"""What flows are written with: `Pipeline`, `flow`, routing, preview, saving."""

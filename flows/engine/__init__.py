@@ -1,0 +1,1 @@
+"""The engine: shards through steps, as Prefect task runs."""

@@ -1,0 +1,1 @@
+"""Waiting for batch jobs: leaving, waking, the watcher, the webhook receiver."""

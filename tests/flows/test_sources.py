@@ -1,0 +1,144 @@
+"""Sources that were the results of other runs: rows that failed there are new rows here, and no error gets lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, concatenate_datasets
+
+from flows.authoring.saving import collect, save
+from flows.engine.graph import load
+from tasks import (
+    LoadDataFromDisk,
+    LoadDataFromFileSystem,
+    SaveToDisk,
+    SaveToFiles,
+    TextGeneration,
+)
+from tasks.sources.loaders import Loader
+from tasks.steps import METADATA, failure_in
+from tests.flows.test_types import Echo
+
+ROWS = [{"instruction": "a"}, {"instruction": "refuse b"}, {"instruction": "c"}]
+
+
+class Willing(Echo):
+    """Refuses nothing."""
+
+    async def agenerate(self, input: Any, num_generations: int = 1, **kwargs: Any) -> Any:
+        self.asked.append(input[-1]["content"])
+        counts = [1] * num_generations
+        return {
+            "generations": ["fine"] * num_generations,
+            "statistics": {"input_tokens": counts, "output_tokens": counts},
+        }
+
+
+ERROR = {"type": "LLMError", "message": "no answer today", "retryable": False}
+
+
+@pytest.fixture(params=["disk", "parquet", "jsonl", "csv", "dataset"])
+def saved(request: pytest.FixtureRequest, storage: Path, tmp_path: Path) -> Any:
+    """A dataset with a failed row, as a source."""
+    kind: str = request.param
+    path = str(tmp_path / f"saved.{kind}")
+    target = SaveToDisk(path=path) if kind in ("disk", "dataset") else SaveToFiles(path=path)
+    made = save(load(ROWS).map(TextGeneration(llm=Echo())), target, max_failed_rows=1)
+    assert [failure_in(row) is None for row in made] == [True, False, True]
+    if kind == "dataset":
+        return Dataset.load_from_disk(path)
+    return LoadDataFromDisk(dataset_path=path) if kind == "disk" else LoadDataFromFileSystem(data_files=path)
+
+
+def test_a_row_that_failed_in_an_earlier_run_is_asked_again(
+    saved: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    llm = Willing()
+
+    made = collect(load(saved).map(TextGeneration(llm=llm)), max_failed_rows=0)
+
+    assert sorted(llm.asked) == sorted(row["instruction"] for row in ROWS)
+    assert made["generation"][:] == ["fine"] * 3
+    assert [failure_in(row) for row in made] == [None] * 3
+    assert "rows of it that failed in text_generation in an earlier run, and are new rows now: 1" in caplog.text
+
+
+def test_the_repaired_rows_go_beside_those_of_the_first_run(storage: Path, tmp_path: Path) -> None:
+    first = save(load(ROWS).map(TextGeneration(llm=Echo())), SaveToDisk(path=f"{tmp_path}/first"), max_failed_rows=1)
+
+    again = collect(load(LoadDataFromDisk(dataset_path=f"{tmp_path}/first")).map(TextGeneration(llm=Willing())))
+
+    assert again.features == first.features
+    assert len(concatenate_datasets([first, again])) == 6
+
+
+def test_a_row_that_failed_in_a_step_that_isnt_there_is_asked_and_keeps_its_error(
+    saved: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    llm = Willing()
+    task = TextGeneration(llm=llm, name="second", output_mappings={"generation": "again"})
+
+    made = collect(load(saved).map(task), max_failed_rows=0)
+
+    assert len(llm.asked) == 3
+    assert made["again"][:] == ["fine"] * 3
+    assert made["generation"][1] is None
+    assert [row[METADATA]["earlier_error_text_generation"] for row in made] == [None, ERROR, None]
+    assert all(failure_in(row) is None for row in made)
+    assert "Their metadata keeps the old error as earlier_error_text_generation" in caplog.text
+
+
+def test_a_row_that_fails_again_says_so(saved: Any) -> None:
+    made = collect(load(saved).map(TextGeneration(llm=Echo())), max_failed_rows=1)
+
+    assert [row[METADATA]["error_text_generation"] for row in made] == [None, ERROR, None]
+
+
+@pytest.mark.parametrize("other", ["no JSON", "[1]", [1], 5])
+def test_what_isnt_metadata_is_kept_in_it_and_said(
+    storage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: Any
+) -> None:
+    rows = [{"instruction": "a", METADATA: ""}, {"instruction": "b", METADATA: other}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = LoadDataFromFileSystem(data_files=f"{tmp_path}/a.jsonl")
+
+    made = collect(load(source).map(TextGeneration(llm=Echo())))
+
+    assert [row[METADATA]["earlier_metadata"] for row in made] == [None, other]
+    assert "in 1 rows distilabel_metadata isn't an object" in caplog.text
+    source = LoadDataFromFileSystem(data_files=f"{tmp_path}/a.jsonl", output_mappings={METADATA: "metadata"})
+    assert collect(load(source))["metadata"][:] == ["", other]
+
+
+def test_a_task_alone_asks_again_what_failed_in_it_and_passes_over_what_failed_elsewhere() -> None:
+    own = {"instruction": "a", METADATA: {"error_text_generation": ERROR, "raw_output_text_generation": None}}
+    other = {"instruction": "b", METADATA: {"error_other": ERROR}}
+    llm = Willing()
+
+    made = next(TextGeneration(llm=llm).process([own, other]))
+
+    assert llm.asked == ["a"]
+    assert [row["generation"] for row in made] == ["fine", None]
+    assert made[0][METADATA]["error_text_generation"] is None
+    assert made[1][METADATA]["error_other"] == ERROR
+
+
+def test_the_types_of_an_own_source_are_those_of_its_values(storage: Path) -> None:
+    class Numbers(Loader):
+        """Doesn't tell its types."""
+
+        def rows(self, offset: int) -> Any:
+            return iter([{"n": number} if number < 300 else {"n": str(number)} for number in range(offset, 301)])
+
+        def columns(self) -> frozenset[str]:
+            return frozenset({"n"})
+
+        def __str__(self) -> str:
+            return "numbers"
+
+    assert collect(load(Numbers()))["n"][:] == [*range(300), "300"]
