@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,11 +20,13 @@ import hypothesis
 import pytest
 
 from llms.local_provider import LocalProvider
+from tests import quick
 
 if TYPE_CHECKING:
     from tests.integration.stack import Stack
+    from tests.warm import WarmPython
 
-pytest.register_assert_rewrite("tests.tasks.contract")
+pytest.register_assert_rewrite("tests.tasks.contract", "tests.llms.contract")
 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
@@ -41,6 +46,58 @@ for _name in (
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "0"
+# Nobody's own: what a process of the tests keeps in Prefect's home is gone with it, and no other process is in its way.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="stillflow-tests-")
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
+
+LONGEST = 600.0
+"""Seconds that what comes for sure is waited for. A machine may be slow: only what never comes is a failure."""
+
+
+STACKS = 3
+"""How many stacks there are at a time where several processes share the tests: they are long, and wait for them."""
+
+SECONDS = {
+    "tests/ui/test_batches.py": 420,
+    "tests/integration/test_batches.py": 390,
+    "tests/integration/test_deployments.py": 300,
+    "tests/integration/test_schedules.py": 220,
+    "tests/integration/test_resubmit.py": 220,
+    "tests/integration/test_watcher.py": 190,
+    "tests/ui/test_ui.py": 110,
+}
+"""About how long the tests on a stack take, by file: so that no stack is left over at the end. The others: a minute."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests are quick, which stay together in one process where several share the work, and what comes first."""
+    on_stacks = {file_of(item) for item in items if needs_stack(item)}
+    seconds = dict.fromkeys((f"stack {number}" for number in range(STACKS)), 0)
+    groups = dict[str, str]()
+    for file in sorted(on_stacks, key=lambda file: (-SECONDS.get(file, 60), file)):
+        group = groups[file] = min(seconds, key=lambda name: seconds[name])
+        seconds[group] += SECONDS.get(file, 60)
+    for item in items:
+        if quick.is_quick(item):
+            item.add_marker("quick")
+        item.add_marker(pytest.mark.xdist_group(groups[file_of(item)] if needs_stack(item) else file_of(item)))
+    # The long ones first, so that none is left to be waited for at the end.
+    items.sort(key=lambda item: (quick.is_quick(item), groups[file_of(item)] if needs_stack(item) else "without"))
+
+
+def file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def needs_stack(item: pytest.Item) -> bool:
+    return "stack_of_session" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with quick.kept(item):
+        return (yield)
 
 
 @pytest.fixture
@@ -57,6 +114,15 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "storage"
     monkeypatch.setenv("STILLFLOW_STORAGE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    """A Python that has imported the project already, in which programs start in milliseconds."""
+    from tests.warm import WarmPython
+
+    with WarmPython(ROOT, os.environ) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +166,7 @@ class prefect_server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         try:
-            wait_for(lambda: is_up(f"{self.api}/health"), seconds=90, what="the Prefect server")
+            wait_for(lambda: is_up(f"{self.api}/health"), what="the Prefect server")
         except BaseException:
             self.process.kill()
             raise
@@ -128,7 +194,7 @@ def is_up(url: str) -> bool:
         return False
 
 
-def wait_for(condition, *, seconds: float, what: str, pause: float = 0.2):
+def wait_for(condition, *, seconds: float = LONGEST, what: str, pause: float = 0.2):
     """Wait until `condition()` is true, and return what it returned."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -145,13 +211,14 @@ def stack_of_session(prefect_api: str, tmp_path_factory: pytest.TempPathFactory)
     from tests.integration.stack import stack_on
 
     server_log = next(tmp_path_factory.getbasetemp().glob("prefect*/server.log"))
-    with stack_on(prefect_api, server_log, tmp_path_factory.mktemp("stack")) as running:
+    with stack_on(prefect_api, server_log, tmp_path_factory.mktemp("stack"), warm=True) as running:
         yield running
 
 
 @pytest.fixture
 def stack(stack_of_session: Stack) -> Stack:
-    """The session's stack, with a provider that is healthy and has seen nothing."""
+    """The session's stack, with a provider that is healthy and has seen nothing, and no answers of other tests."""
+    shutil.rmtree(stack_of_session.storage / "ledger", ignore_errors=True)
     stack_of_session.provider.start()
     stack_of_session.provider.reset()
     return stack_of_session

@@ -25,7 +25,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     with (folder / "object-store.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **KEYS})
     try:
-        wait_for(lambda: is_there(url), seconds=60, what="the object store")
+        wait_for(lambda: is_there(url), what="the object store")
         urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT"), timeout=10).close()
         yield {**KEYS, "AWS_ENDPOINT_URL": url}
     finally:

@@ -31,8 +31,8 @@ from datasets import Dataset
 from openai import OpenAI
 
 from flows import collect, flow, load
-from flows.jobs import Jobs
-from flows.storage import storage_at
+from flows.ledger.records import Jobs
+from flows.store.storage import storage_at
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.loop import run_sync

@@ -22,10 +22,10 @@ ROWS = (100_000, 1_000_000)
 
 def run(rows: int) -> dict[str, float]:
     from flows import load, save
-    from flows.run import Run, progress_listener
+    from flows.engine.run import Run, progress_listener
     from llms import AsyncLLM, GenerateOutput
     from tasks import SaveToDisk, TextGeneration
-    from tasks.loaders import Loader
+    from tasks.sources.loaders import Loader
     from tasks.steps import Step
 
     class Numbers(Loader):

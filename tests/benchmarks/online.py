@@ -1,7 +1,7 @@
 """Online generation, side by side in one run with the bare loops: `python -m tests.benchmarks.online [RUNS]`.
 
 Ratios count; seconds depend on the machine. The provider's stand-in runs in a process of its own. The bare loops keep
-nothing; a flow keeps every answer in a journal, writes shards and a dataset, and is recorded by a Prefect server.
+nothing; a flow keeps every answer in the ledger, writes shards and a dataset, and is recorded by a Prefect server.
 """
 
 from __future__ import annotations

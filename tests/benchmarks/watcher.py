@@ -17,9 +17,9 @@ from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows.jobs import Jobs
-from flows.storage import Storage
-from flows.watcher import watch
+from flows.ledger.records import Jobs
+from flows.store.storage import Storage
+from flows.waiting.watching import watch
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider, ProviderHandle
 from tests.conftest import prefect_server

@@ -156,11 +156,9 @@ def before(owner: Any, name: str, act: Callable[..., None]) -> None:
     setattr(owner, name, changed)
 
 
-def write_half_a_line(journal: Any, records: Any) -> None:
-    from flows.journal import encode_line
-
-    line = encode_line(next(iter(records)))
-    file = Path(journal.path)
+def write_half_a_line(store: Any, lines: Any) -> None:
+    line = next(iter(lines))
+    file = Path(store.folder) / "000000.answers"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as half:
         half.write(line[: len(line) // 2])
@@ -168,9 +166,9 @@ def write_half_a_line(journal: Any, records: Any) -> None:
 
 POINTS: dict[str, tuple[str, str, Callable[..., None] | None]] = {
     "before a file takes its place": ("pathlib:Path", "replace", None),
-    "in a line of a journal": ("flows.journal:Journal", "extend", write_half_a_line),
-    "before a journal is removed": ("flows.journal:Journal", "remove", None),
-    "in the files of the dataset": ("flows.results:", "fitted", None),
+    "in a line of the ledger": ("flows.ledger.store:Store", "append", write_half_a_line),
+    "before the ledger is synced": ("flows.ledger.store:Store", "flush", None),
+    "in the files of the dataset": ("flows.engine.datasets:", "fitted", None),
     "before the dataset takes its place": ("pathlib:Path", "rename", None),
 }
 """A function of a module or a class before which a run can end, and what it does there at the last."""

@@ -13,6 +13,8 @@ import redis
 
 HOST, PORT, REDIS_PORT = "127.0.0.1", 5432, 6379
 REDIS_DATABASES = range(1, 16)
+PATIENCE = 60
+"""Seconds for an answer. A service that isn't there refuses at once."""
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def fresh_database() -> Iterator[str]:
 async def user_who_may_make_databases() -> str | None:
     for user in ("postgres", "root"):
         try:
-            connection = await asyncpg.connect(host=HOST, port=PORT, user=user, database="postgres", timeout=5)
+            connection = await asyncpg.connect(host=HOST, port=PORT, user=user, database="postgres", timeout=PATIENCE)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             continue
         try:
@@ -45,7 +47,7 @@ async def user_who_may_make_databases() -> str | None:
 
 
 async def command(user: str, statement: str) -> None:
-    connection = await asyncpg.connect(host=HOST, port=PORT, user=user, database="postgres", timeout=5)
+    connection = await asyncpg.connect(host=HOST, port=PORT, user=user, database="postgres", timeout=PATIENCE)
     try:
         await connection.execute(statement)
     finally:
@@ -59,7 +61,7 @@ def fresh_redis() -> Iterator[dict[str, str]]:
     Skips the test where there is none.
     """
     for number in REDIS_DATABASES:
-        client = redis.Redis(HOST, REDIS_PORT, number, socket_timeout=5)
+        client = redis.Redis(HOST, REDIS_PORT, number, socket_timeout=PATIENCE)
         try:
             # Whoever comes at the same time sees that it's taken.
             if client.dbsize() == 0 and client.set("stillflow-test", uuid.uuid4().hex, nx=True):

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from typing import Any, Self
 import pytest
 
 from llms.local_provider import LocalProvider
+from tests.conftest import LONGEST
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -32,6 +34,11 @@ POOL = "stillflow"
 OVER = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 MARK = "STILLFLOW_TEST_STACK"
 """An environment variable by which every process that a stack started is found again, whoever its parent is."""
+
+
+def waits_for_batches(state: Mapping[str, Any]) -> bool:
+    """Whether a run in this state waits without a process, under a name of Prefect's that keeps it in sight."""
+    return state["name"] == "AwaitingRetry" and state["message"].startswith("waiting for batches: ")
 
 
 def copy_of_the_clone(folder: Path) -> Path:
@@ -93,7 +100,7 @@ class Process:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def stop(self, seconds: float = 20) -> int | None:
+    def stop(self, seconds: float = 60) -> int | None:
         """Ask it to end, as a service manager does, then end what is left of its group. Returns its status."""
         if self._process is None:
             return None
@@ -109,7 +116,7 @@ class Process:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
 
-    def wait_for_output(self, text: str, *, seconds: float) -> None:
+    def wait_for_output(self, text: str, *, seconds: float = LONGEST) -> None:
         """Wait until `text` is in its output."""
         end = time.monotonic() + seconds
         while text not in self.output():
@@ -183,7 +190,7 @@ class Server:
         request = urllib.request.Request(f"{self.api}{path}", data, {"Content-Type": "application/json"}, method=method)
         for attempt in range(6):
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
+                with urllib.request.urlopen(request, timeout=LONGEST) as answer:
                     return json.loads(answer.read() or b"null")
             except urllib.error.HTTPError as error:
                 if error.code != 503 or attempt == 5:
@@ -225,7 +232,7 @@ class Server:
         return [each["message"] for each in found]
 
     def wait(
-        self, run: str, wanted: str | Iterable[str] = "COMPLETED", *, seconds: float = 60, past: str = ""
+        self, run: str, wanted: str | Iterable[str] = "COMPLETED", *, seconds: float = LONGEST, past: str = ""
     ) -> dict[str, Any]:
         """Wait until a run's state is of a wanted type. Fails at once where it ends in another one.
 
@@ -241,9 +248,9 @@ class Server:
             over = found["state"]["type"] in OVER and found["state"]["id"] != past
             if over or time.monotonic() > end:
                 pytest.fail(self.story(run, f"wasn't {' or '.join(sorted(types))} within {seconds:g} s"))
-            time.sleep(0.2)
+            time.sleep(0.4)
 
-    def wait_for_end(self, run: str, *, seconds: float = 60) -> dict[str, Any]:
+    def wait_for_end(self, run: str, *, seconds: float = LONGEST) -> dict[str, Any]:
         return self.wait(run, OVER, seconds=seconds)
 
     def story(self, run: str, problem: str) -> str:
@@ -261,6 +268,8 @@ class Stack(Server):
     folder: Path = Path()
     provider: LocalProvider = field(default_factory=LocalProvider)
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    python: str = sys.executable
+    """What is called for an interpreter: a warm one where the way of Prefect's processes isn't what is tested."""
 
     @property
     def clone(self) -> Path:
@@ -270,15 +279,15 @@ class Stack(Server):
     def storage(self) -> Path:
         return Path(self.environment["STILLFLOW_STORAGE"])
 
-    def prefect(self, *arguments: str, seconds: float = 90, status: int = 0) -> str:
+    def prefect(self, *arguments: str, seconds: float = LONGEST, status: int = 0) -> str:
         """Call Prefect's command line in the clone. Returns what it said."""
-        return self.command([PREFECT, *arguments], seconds=seconds, status=status)
+        return self.command([self.python, PREFECT, *arguments], seconds=seconds, status=status)
 
     def deploy(self) -> None:
         """Make every deployment of prefect.yaml, as its first lines say."""
         self.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
 
-    def command(self, command: Sequence[str], *, seconds: float = 90, status: int = 0) -> str:
+    def command(self, command: Sequence[str], *, seconds: float = LONGEST, status: int = 0) -> str:
         """Call a command in the clone, and check its status. Returns what it said."""
         try:
             done = subprocess.run(
@@ -320,19 +329,27 @@ class Stack(Server):
 
 
 @contextlib.contextmanager
-def stack_on(api: str, server_log: Path, folder: Path, **variables: str) -> Any:
-    """A stack on a running server: the pool made, the project deployed by `prefect deploy`, a worker at work."""
+def stack_on(api: str, server_log: Path, folder: Path, *, warm: bool = False, **variables: str) -> Iterator[Stack]:
+    """A stack on a running server: the pool made, the project deployed by `prefect deploy`, a worker at work.
+
+    Args:
+        warm: whether the worker's runs, and whatever `python` is called for, are forks of a process that has imported
+            everything, in place of the two interpreters that Prefect's worker starts for each run.
+    """
     copy_of_the_clone(folder / "clone")
     (folder / "home").mkdir()
-    with LocalProvider() as provider:
+    with LocalProvider() as provider, contextlib.ExitStack() as forking:
         environment = private_environment(folder, api, OPENAI_BASE_URL=provider.base_url, **variables)
         stack = Stack(api, server_log, folder=folder, provider=provider, environment=environment)
+        if warm:
+            stack.python = str(forking.enter_context(WarmPython(stack.clone, environment)).executable)
         try:
             stack.prefect("work-pool", "create", POOL, "--type", "process")
             stack.deploy()
-            with stack.process("worker", [PREFECT, "worker", "start", "--pool", POOL]) as worker:
+            command = [stack.python, PREFECT, "worker", "start", "--pool", POOL]
+            with stack.process("worker", command) as worker:
                 stack.processes.append(worker)
-                worker.wait_for_output("started!", seconds=60)
+                worker.wait_for_output("started!")
                 yield stack
         finally:
             kill_all(MARK, environment[MARK])

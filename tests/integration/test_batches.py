@@ -14,8 +14,8 @@ import orjson
 import pytest
 from datasets import load_from_disk
 
-from tests.conftest import prefect_server, wait_for
-from tests.integration.stack import POOL, PREFECT, Stack, kill_all, processes_with, stack_on
+from tests.conftest import LONGEST, prefect_server, wait_for
+from tests.integration.stack import POOL, PREFECT, Stack, kill_all, processes_with, stack_on, waits_for_batches
 
 TEXT_GENERATION = "text-generation/text-generation"
 EVERY = {r"(number|about) (?P<number>\d+)": "All about {number}."}
@@ -24,9 +24,9 @@ import os
 import signal
 from pathlib import Path
 
-import flows.batching
+import flows.engine.batching
 from flows import Pipeline
-from flows.jobs import Jobs
+from flows.ledger.jobs import Jobs
 from llms import OpenAILLM
 from tasks import LoadDataFromDicts, SaveToDisk, TextGeneration
 
@@ -112,7 +112,7 @@ def mortal_end(self, record):
 
 OpenAILLM.job_results, Jobs.end = mortal_results, mortal_end
 # A provider on this machine knows a job at once.
-flows.batching.INTENT_SECONDS = 1.0
+flows.engine.batching.INTENT_SECONDS = 1.0
 
 with Pipeline(name="mortal", shard_rows=20) as pipeline:
     step = asked("mortal")
@@ -129,16 +129,16 @@ def deployed(stack: Stack, name: str, pipeline: str, out: Path, deploy: str = DE
     """Deploy a pipeline from a script of its own in the clone. Returns the deployment's name."""
     file = stack.clone / f"{name.replace('-', '_')}.py"
     file.write_text(STEPS.replace("OUT", str(out)) + pipeline + deploy)
-    stack.command([sys.executable, file.name])
+    stack.command([stack.python, file.name])
     return f"{name}/batches"
 
 
-def waiting(stack: Stack, run: str, *, seconds: float = 90, past: str = "") -> dict[str, Any]:
+def waiting(stack: Stack, run: str, *, seconds: float = LONGEST, past: str = "") -> dict[str, Any]:
     """Wait until the run waits for its batches."""
     end = time.monotonic() + seconds
     while True:
         state = stack.run(run)["state"]
-        if state["name"] == "AwaitingBatch" and state["id"] != past:
+        if waits_for_batches(state) and state["id"] != past:
             return state
         if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} or time.monotonic() > end:
             pytest.fail(stack.story(run, "didn't wait for its batches"))
@@ -175,7 +175,7 @@ def retry(stack: Stack, run: str) -> None:
 def wake(stack: Stack, run: str) -> None:
     """What the watcher does."""
     now = datetime.datetime.now(datetime.UTC).isoformat()
-    state = {"type": "SCHEDULED", "name": "AwaitingBatch", "state_details": {"scheduled_time": now}}
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": now}}
     stack.call("POST", f"/flow_runs/{run}/set_state", {"state": state})
 
 
@@ -201,7 +201,7 @@ def test_a_run_waits_without_a_process_and_goes_on_after_the_worker_and_the_serv
         (worker,) = stack.processes
         run = stack.start(deployed(stack, "three-offline", THREE, tmp_path), {})
         waiting(stack, run)
-        wait_for(lambda: not processes_of(run), seconds=10, what="the end of the run's process", pause=0.02)
+        wait_for(lambda: not processes_of(run), what="the end of the run's process", pause=0.02)
         # Nobody may start it again before the provider is done.
         worker.stop()
         assert sorted(jobs_of(stack)) == ["beside", "first"]
@@ -210,15 +210,15 @@ def test_a_run_waits_without_a_process_and_goes_on_after_the_worker_and_the_serv
         for job in stack.provider.batches:
             stack.provider.end_batch(job["id"], shuffle=True)
         server.__enter__()
-        assert stack.run(run)["state"]["name"] == "AwaitingBatch"
+        assert waits_for_batches(stack.run(run)["state"])
 
         with stack.process("second worker", [PREFECT, "worker", "start", "--pool", POOL]):
             wake(stack, run)
-            (second,) = wait_for(lambda: jobs_of(stack).get("second"), seconds=90, what="the job of the second step")
+            (second,) = wait_for(lambda: jobs_of(stack).get("second"), what="the job of the second step")
             waiting(stack, run)
             stack.provider.end_batch(second["id"], shuffle=True)
             wake(stack, run)
-            stack.wait(run, seconds=90)
+            stack.wait(run)
 
         totals = {step: [job["request_counts"]["total"] for job in jobs] for step, jobs in jobs_of(stack).items()}
         assert totals == {"first": [50], "beside": [50], "second": [50]}
@@ -239,14 +239,14 @@ def test_the_state_the_artifacts_and_the_task_runs_of_a_run_say_what_it_waits_fo
     (job,) = stack.provider.batches
 
     assert state["type"] == "SCHEDULED"
-    assert state["message"].startswith("0 of 1 jobs done, 0 of 30 requests, next look ")
+    assert state["message"].startswith("waiting for batches: 0 of 1 jobs done, 0 of 30 requests, next look ")
     artifacts = {each["key"]: each["data"] for each in stack.artifacts(run)}
     assert job["id"] in artifacts["batch-jobs"]
     assert "| text_generation |" in artifacts["batch-jobs"]
     assert job["metadata"]["flow_run"] == run
 
     stack.provider.end_batch(job["id"])
-    stack.wait(run, seconds=90)
+    stack.wait(run)
     artifacts = {each["key"]: each["data"] for each in stack.artifacts(run)}
     assert sorted(artifacts) == ["batch-jobs", "batch-progress", "run-report"]
     assert "| completed | 30 | 0 | 30 |" in artifacts["batch-jobs"]
@@ -270,11 +270,11 @@ def test_however_its_jobs_end_every_row_is_right_and_only_missing_rows_are_submi
     stack.provider.end_batch(first["shuffled"]["id"], shuffle=True)
     stack.provider.end_batch(first["cancelled"]["id"], "cancel", done_fraction=0.2)
 
-    wait_for(lambda: len(stack.provider.batches) == 9, seconds=90, what="the jobs of the missing rows")
+    wait_for(lambda: len(stack.provider.batches) == 9, what="the jobs of the missing rows")
     again = {step: jobs[1] for step, jobs in jobs_of(stack).items() if len(jobs) > 1}
     for job in again.values():
         stack.provider.end_batch(job["id"], shuffle=True)
-    stack.wait(run, seconds=90)
+    stack.wait(run)
 
     for step in first:
         check(tmp_path / step, step)
@@ -287,18 +287,18 @@ def test_however_its_jobs_end_every_row_is_right_and_only_missing_rows_are_submi
 def test_a_run_that_waits_holds_no_slot_and_one_with_the_same_requests_shares_its_jobs(
     stack: Stack, tmp_path: Path
 ) -> None:
+    # The second run could not start if the first one held the only slot.
     one_at_a_time = DEPLOY.replace(f'"{POOL}")', f'"{POOL}", concurrency_limit=1)')
     deployment = deployed(stack, "alone", ALONE.replace("NAME", "alone"), tmp_path, one_at_a_time)
     first = stack.start(deployment, {}, STILLFLOW_LOOK_SECONDS="25")
     waiting(stack, first)
     second = stack.start(deployment, {}, STILLFLOW_LOOK_SECONDS="25")
     waiting(stack, second)
-    assert stack.run(first)["state"]["name"] == "AwaitingBatch"
     (job,) = stack.provider.batches
     stack.provider.end_batch(job["id"])
 
-    stack.wait(first, seconds=90)
-    stack.wait(second, seconds=90)
+    stack.wait(first)
+    stack.wait(second)
 
     check(tmp_path / "alone", "alone")
     assert len(stack.provider.batches) == 1
@@ -311,12 +311,12 @@ def test_a_served_run_waits_and_goes_on_as_well(stack: Stack, tmp_path: Path) ->
     script.write_text(STEPS.replace("OUT", str(tmp_path)) + served + serve)
     try:
         with stack.process("served batches", [sys.executable, script.name], SERVED_BY="a batch's test") as process:
-            process.wait_for_output("is being served", seconds=60)
+            process.wait_for_output("is being served")
             run = stack.start("served/served", {})
             waiting(stack, run)
             (job,) = stack.provider.batches
             stack.provider.end_batch(job["id"])
-            stack.wait(run, seconds=90)
+            stack.wait(run)
     finally:
         kill_all("SERVED_BY", "a batch's test")
 
@@ -330,17 +330,17 @@ def test_a_job_that_the_providers_quota_refuses_is_submitted_when_another_one_en
     stack.provider.set(batch_token_quota=4_000)
     run = stack.start(deployed(stack, "quota", QUOTA, tmp_path), {})
     queued = "50 requests wait until the provider takes them"
-    wait_for(lambda: queued in (stack.run(run)["state"]["message"] or ""), seconds=90, what="the waiting for room")
+    wait_for(lambda: queued in (stack.run(run)["state"]["message"] or ""), what="the waiting for room")
     assert sorted(job["status"] for job in stack.provider.batches) == ["failed", "in_progress"]
     (first,) = (job for job in stack.provider.batches if job["status"] == "in_progress")
     stack.provider.end_batch(first["id"])
 
     (_, _, second) = wait_for(
-        lambda: len(stack.provider.batches) == 3 and stack.provider.batches, seconds=90, what="the second job"
+        lambda: len(stack.provider.batches) == 3 and stack.provider.batches, what="the second job"
     )
-    wait_for(lambda: stack.provider.batches[2]["status"] == "in_progress", seconds=10, what="its validation")
+    wait_for(lambda: stack.provider.batches[2]["status"] == "in_progress", what="its validation")
     stack.provider.end_batch(second["id"])
-    stack.wait(run, seconds=90)
+    stack.wait(run)
 
     check(tmp_path / "one", "one")
     check(tmp_path / "two", "two")
@@ -359,14 +359,14 @@ def test_a_run_that_is_killed_at_every_point_and_retried_submits_nothing_twice_a
             retry(stack, run)
         else:
             run = stack.start(deployment, {})
-        stack.wait(run, {"CRASHED"}, seconds=90, past=past)
+        stack.wait(run, {"CRASHED"}, past=past)
         # The worker looks after the end of the process as well: a retry before that would be taken for crashed.
-        wait_for(lambda: not processes_of(run), seconds=30, what="the end of the run's processes")  # noqa: B023
+        wait_for(lambda: not processes_of(run), what="the end of the run's processes")  # noqa: B023
         time.sleep(2)
         past = stack.run(run)["state"]["id"]
         assert not kill_at.exists(), stack.story(run, f"crashed before {point}")
     retry(stack, run)
-    stack.wait(run, seconds=90, past=past)
+    stack.wait(run, past=past)
 
     check(tmp_path / "mortal", "mortal")
     (job,) = stack.provider.batches

@@ -16,10 +16,13 @@ from prefect.settings.models.root import Settings
 from prefect_redis.client import RedisMessagingSettings
 from pydantic import AliasChoices, BaseModel
 
-from flows.clusters import ADDRESS_VARIABLE, RUNNER_VARIABLE
-from flows.storage import STORAGE_VARIABLE
+from flows.cluster.clusters import ADDRESS_VARIABLE, RUNNER_VARIABLE
+from flows.store.storage import STORAGE_VARIABLE
 from llms import AnthropicLLM, InferenceEndpointsLLM, OpenAILLM
-from tests.conftest import ROOT
+from llms.credentials import ADDRESSES_VARIABLE
+from llms.variants import ALLOWED_VARIABLE
+from tests.conftest import LONGEST, ROOT
+from tests.warm import WarmPython
 
 DEPLOYMENTS = ROOT / "deployments"
 COMPOSE = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
@@ -49,16 +52,16 @@ def known_variables() -> set[str]:
         # Read from the environment alone: no setting of Prefect's names it.
         "PREFECT_SERVER_ENCRYPTION_KEY",
         *(name for llm in (OpenAILLM, AnthropicLLM, InferenceEndpointsLLM) for name in llm.key_variables),
-        *(RUNNER_VARIABLE, ADDRESS_VARIABLE, STORAGE_VARIABLE),
+        *(RUNNER_VARIABLE, ADDRESS_VARIABLE, STORAGE_VARIABLE, ADDRESSES_VARIABLE, ALLOWED_VARIABLE),
         *OTHERS,
         *AWS,
     }
 
 
 @cache
-def help_of(*command: str) -> str:
+def help_of(python: Path, *command: str) -> str:
     done = subprocess.run(
-        [str(BIN / command[0]), *command[1:], "--help"], capture_output=True, text=True, timeout=60, check=False
+        [python, BIN / command[0], *command[1:], "--help"], capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
     return done.stdout
@@ -122,33 +125,36 @@ def test_prefect_takes_the_values_of_the_settings(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("service", "command"), commands(), ids=lambda each: each if isinstance(each, str) else "")
-def test_every_command_and_option_is_known_to_its_command_line(service: str, command: list[str]) -> None:
+def test_every_command_and_option_is_known_to_its_command_line(
+    service: str, command: list[str], warm: WarmPython
+) -> None:
     options = [each.partition("=")[0] for each in command if each.startswith("--")]
     words = [each for each in command if not each.startswith("-")]
     # What of the words are subcommands: as many as the command line takes.
     subcommand = next(
         words[:length]
         for length in range(len(words), 0, -1)
-        if all(word.isidentifier() or "-" in word for word in words[:length]) and is_command(words[:length])
+        if all(word.isidentifier() or "-" in word for word in words[:length])
+        and is_command(warm.executable, words[:length])
     )
 
-    text = re.sub(r"\s+", " ", help_of(*subcommand))
+    text = re.sub(r"\s+", " ", help_of(warm.executable, *subcommand))
     for option in options:
         assert re.search(rf"{re.escape(option)}\b", text), f"{service}: {' '.join(subcommand)} has no {option}"
 
 
-def test_a_wrong_command_or_variable_would_be_found() -> None:
-    assert not is_command(["prefect", "server", "service"])
-    assert not is_command(["dask", "schedule"])
+def test_a_wrong_command_or_variable_would_be_found(warm: WarmPython) -> None:
+    assert not is_command(warm.executable, ["prefect", "server", "service"])
+    assert not is_command(warm.executable, ["dask", "schedule"])
     assert "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCHSIZE" not in known_variables()
 
 
-def is_command(words: list[str]) -> bool:
+def is_command(python: Path, words: list[str]) -> bool:
     """Whether the help of what is before the last word names it as a command."""
     if len(words) == 1:
         return (BIN / words[0]).exists()
-    return is_command(words[:-1]) and bool(
-        re.search(rf"^[│ ]*{re.escape(words[-1])}\b", help_of(*words[:-1]), re.MULTILINE)
+    return is_command(python, words[:-1]) and bool(
+        re.search(rf"^[│ ]*{re.escape(words[-1])}\b", help_of(python, *words[:-1]), re.MULTILINE)
     )
 
 
@@ -216,6 +222,6 @@ def test_the_automations_are_prefects_and_see_the_runs_of_the_deployments() -> N
     assert all("stillflow" in deployment["tags"] for deployment in deployed)
     lost, goes_on = automations
     assert lost["trigger"]["within"] >= 3 * heartbeat
-    from flows.hold import LOOK_SECONDS
+    from flows.engine.ownership import LOOK_SECONDS
 
     assert goes_on["trigger"]["within"] >= 1.5 * LOOK_SECONDS

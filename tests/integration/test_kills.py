@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import signal
 import time
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,10 +22,8 @@ from tests.integration.mortal import AT_A_TIME, POINTS, Ancestor, Order, kill, o
 logger = logging.getLogger(__name__)
 
 ROWS = 2000
-KILLS_VARIABLE = "STILLFLOW_TEST_KILLS"
-"""How many kills; with --log-cli-level=INFO they are counted out."""
-SLACK = 3.0
-"""Seconds for an answer to get from the provider into the journal, on a machine that is busy."""
+SLACK = 10 * AT_A_TIME
+"""How many answers may have come after one that was not kept yet: on a busy machine, it's under way for longer."""
 ANSWERS = {r"about number (?P<number>\d+)": "All about {number}.", r"Shorten: (?P<what>.*)": "Short: {what}"}
 
 
@@ -79,7 +77,7 @@ def die_at(ancestor: Ancestor, order: Order, provider: ProviderHandle, answers: 
     """A life that is killed when the provider has answered so many requests, and some seconds later."""
     started = time.time()
     pid = ancestor.start(order)
-    wait_for(lambda: answered(provider) >= answers or ancestor.has_ended(pid), seconds=120, what="answers", pause=0.01)
+    wait_for(lambda: answered(provider) >= answers or ancestor.has_ended(pid), what="answers", pause=0.01)
     time.sleep(seconds)
     killed = kill(pid)
     end = ancestor.wait(pid)
@@ -99,19 +97,22 @@ def asked(provider: ProviderHandle) -> dict[tuple[str, str], list[SeenRequest]]:
 
 def charge(lives: list[Life], seen: dict[tuple[str, str], list[SeenRequest]]) -> None:
     """Note with each life what it sent in vain; all of it must have been under way when it was killed."""
+    ends = sorted(each.finished for requests in seen.values() for each in requests if each.finished)
     for key, requests in seen.items():
         for request in requests[:-1]:
             # The provider may read the last ones only after their sender's death.
             life = max((each for each in lives if each.started <= request.started), key=lambda each: each.started)
             life.lost[key] += 1
-            assert request.finished is None or request.finished > life.ended - SLACK, (key, request, life)
+            came_later = bisect(ends, life.ended) - bisect(ends, request.finished or life.ended)
+            assert came_later <= SLACK, (key, request, life)
 
 
+# With --log-cli-level=INFO they are counted out.
 @pytest.mark.slow
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.full)])
 def test_a_run_killed_at_many_random_moments_gives_the_same_dataset_and_pays_twice_for_no_more_than_was_under_way(
-    ancestor: Ancestor, provider: ProviderHandle, tmp_path: Path
+    ancestor: Ancestor, provider: ProviderHandle, tmp_path: Path, kills: int
 ) -> None:
-    kills = int(os.environ.get(KILLS_VARIABLE, "25"))
     whole, undisturbed = live_on(ancestor, order_in(tmp_path / "undisturbed", provider.base_url, ROWS))
     provider.clear()
     order = order_in(tmp_path / "killed", provider.base_url, ROWS)

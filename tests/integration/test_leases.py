@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
+import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,13 @@ from uuid import UUID
 
 import pytest
 
-from flows import leases
+from flows.limits import leases
 from llms.local_provider import LocalProvider, SeenRequest, SpawnedProvider
 from llms.loop import run_sync
 from tests.conftest import ROOT, free_port, prefect_server, wait_for
-from tests.flows.sharing import Gcl, sharing, until
-from tests.integration.stack import Process, Stack, private_environment
+from tests.integration.sharing import Gcl, sharing, until
+from tests.integration.stack import Process, Stack
+from tests.warm import WarmPython
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +50,18 @@ def spawned() -> Iterator[SpawnedProvider]:
         yield provider
 
 
-def sharer(name: str, gcl: Gcl, provider: SpawnedProvider, folder: Path) -> Process:
+def sharer(warm: WarmPython, name: str, gcl: Gcl, provider: SpawnedProvider, folder: Path) -> Process:
     """A process with a run that wants three times the limit."""
     own = folder / name
     own.mkdir()
-    environment = private_environment(own, gcl.server.api, OPENAI_BASE_URL=provider.base_url)
-    command = [sys.executable, "-c", PROGRAM, name, gcl.name]
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": gcl.server.api,
+        "PREFECT_HOME": str(own / "home"),
+        "STILLFLOW_STORAGE": str(own / "storage"),
+        "OPENAI_BASE_URL": provider.base_url,
+    }
+    command = [str(warm.executable), "-c", PROGRAM, name, gcl.name]
     return Process(name, command, cwd=ROOT, environment=environment, log=own / "log")
 
 
@@ -62,17 +69,10 @@ def of(name: str, requests: Sequence[SeenRequest]) -> list[SeenRequest]:
     return [each for each in requests if each.body and each.body["messages"][-1]["content"].startswith(f"{name} ")]
 
 
-def under_way(requests: Sequence[SeenRequest], begin: float, end: float) -> float:
-    """How many there were on average."""
-    within = (min(each.finished or end, end) - max(each.started, begin) for each in requests)
-    return sum(max(0.0, seconds) for seconds in within) / (end - begin)
-
-
-def watch(provider: SpawnedProvider, seconds: float) -> tuple[list[SeenRequest], float, float]:
-    """The requests until so many seconds from now, and the time."""
-    begin = time.time()
-    time.sleep(seconds)
-    return provider.requests, begin, time.time()
+def used(provider: SpawnedProvider, limit: int) -> bool:
+    """Whether nearly all of the limit is in use, by both processes."""
+    now = [each for each in provider.requests if each.finished is None]
+    return len(now) >= 0.9 * limit and all(len(of(name, now)) >= 0.4 * limit for name in ("one", "two"))
 
 
 def wait_for_requests(name: str, provider: SpawnedProvider, process: Process, count: int = 1) -> None:
@@ -80,33 +80,33 @@ def wait_for_requests(name: str, provider: SpawnedProvider, process: Process, co
         assert process.running, process.tail()
         return len([each for each in of(name, provider.requests) if each.finished is None]) >= count
 
-    wait_for(there, seconds=90, what=f"requests of {name}", pause=0.1)
+    wait_for(there, what=f"requests of {name}", pause=0.1)
 
 
 def test_two_processes_keep_to_a_limit_together_and_use_it(
-    prefect_api: str, spawned: SpawnedProvider, tmp_path: Path
+    warm: WarmPython, prefect_api: str, spawned: SpawnedProvider, tmp_path: Path
 ) -> None:
     gcl = Gcl(prefect_api, LIMIT)
-    with sharer("one", gcl, spawned, tmp_path) as one, sharer("two", gcl, spawned, tmp_path) as two:
+    with sharer(warm, "one", gcl, spawned, tmp_path) as one, sharer(warm, "two", gcl, spawned, tmp_path) as two:
         wait_for_requests("one", spawned, one)
         wait_for_requests("two", spawned, two)
 
-        requests, begin, end = watch(spawned, 12)
+        wait_for(lambda: used(spawned, LIMIT), what="an even share of all of it")
+        # And so it stays, for many requests.
+        before = spawned.stats.count("/chat/completions", 200)
+        wait_for(lambda: spawned.stats.count("/chat/completions", 200) > before + 10 * LIMIT, what="more answers")
+        wait_for(lambda: used(spawned, LIMIT), what="an even share of all of it")
         assert spawned.stats.max_in_flight <= 1.05 * LIMIT
-        assert under_way(requests, begin, end) >= 0.9 * LIMIT
-        assert all(under_way(of(name, requests), end - 4, end) >= 0.4 * LIMIT for name in ("one", "two"))
-        assert (gcl.taken, gcl.processes) == (LIMIT, 2)
+        wait_for(lambda: (gcl.taken, gcl.processes) == (LIMIT, 2), what="the places of two processes and no other")
 
         gcl.change(limit=2 * LIMIT)
-        wait_for(lambda: spawned.stats.in_flight >= 1.8 * LIMIT, seconds=10, what="the higher limit")
-        requests, begin, end = watch(spawned, 6)
+        wait_for(lambda: used(spawned, 2 * LIMIT), what="an even share of the higher limit")
         assert spawned.stats.max_in_flight <= 1.05 * 2 * LIMIT
-        assert under_way(requests, begin, end) >= 0.9 * 2 * LIMIT
 
         # One that is interrupted gives back what it has, and the other uses it.
         one.interrupt()
-        wait_for(lambda: not one.running, seconds=30, what="the end of the first process")
-        assert gcl.processes == 1
+        wait_for(lambda: not one.running, what="the end of the first process")
+        wait_for(lambda: gcl.processes == 1, what="the places of the other process alone")
         wait_for_requests("two", spawned, two, count=int(1.8 * LIMIT))
 
 
@@ -120,11 +120,11 @@ def test_a_run_that_is_cancelled_in_prefect_gives_everything_back(stack: Stack, 
     }
 
     run = stack.start("text-generation/text-generation", parameters)
-    wait_for(lambda: stack.provider.stats.in_flight == 5, seconds=60, what="its requests")
+    wait_for(lambda: stack.provider.stats.in_flight == 5, what="its requests")
     stack.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     stack.wait(run, "CANCELLED")
 
-    wait_for(lambda: (gcl.taken, gcl.processes) == (0, 0), seconds=10, what="all places")
+    wait_for(lambda: (gcl.taken, gcl.processes) == (0, 0), what="all places")
 
 
 def leases_of(run: str, home: Path) -> dict[UUID, dict[str, Any]]:
@@ -138,7 +138,9 @@ def leases_of(run: str, home: Path) -> dict[UUID, dict[str, Any]]:
     return found
 
 
-def test_the_places_of_a_killed_process_come_back_by_themselves(spawned: SpawnedProvider, tmp_path: Path) -> None:
+def test_the_places_of_a_killed_process_come_back_by_themselves(
+    warm: WarmPython, spawned: SpawnedProvider, tmp_path: Path
+) -> None:
     from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
 
     home = tmp_path / "server"
@@ -148,7 +150,7 @@ def test_the_places_of_a_killed_process_come_back_by_themselves(spawned: Spawned
     server.environment["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"] = "1"
     with server as api:
         gcl = Gcl(api, LIMIT)
-        with sharer("one", gcl, spawned, tmp_path) as one, sharer("two", gcl, spawned, tmp_path) as two:
+        with sharer(warm, "one", gcl, spawned, tmp_path) as one, sharer(warm, "two", gcl, spawned, tmp_path) as two:
             wait_for_requests("one", spawned, one, count=LIMIT // 2)
             wait_for_requests("two", spawned, two, count=LIMIT // 2)
             (run,) = (each["id"] for each in gcl.server.runs() if each["name"] in one.output())
@@ -166,7 +168,7 @@ def test_the_places_of_a_killed_process_come_back_by_themselves(spawned: Spawned
             for lease in left:
                 asyncio.run(storage.renew_lease(lease, timedelta(0)))
             wait_for_requests("two", spawned, two, count=LIMIT)
-            assert (gcl.taken, gcl.processes) == (LIMIT, 1)
+            wait_for(lambda: (gcl.taken, gcl.processes) == (LIMIT, 1), what="the count of the one that is left")
 
 
 def test_after_a_restart_of_the_server_no_place_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

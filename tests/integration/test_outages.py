@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from flows.report import progress_line
-from flows.results import collect
-from flows.rows import load
-from flows.run import progress_listener
-from flows.running import setting
+from flows.authoring.saving import collect
+from flows.engine.event_loops import setting
+from flows.engine.graph import load
+from flows.engine.report import progress_line
+from flows.engine.run import progress_listener
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.local_provider.control import ProviderHandle
@@ -45,7 +45,7 @@ def asked(provider: ProviderHandle) -> Counter[tuple[str, str]]:
 
 
 def wait_for_answers(provider: ProviderHandle, count: int) -> None:
-    wait_for(lambda: provider.stats.count("/chat/completions", 200) >= count, seconds=120, what="answers", pause=0.01)
+    wait_for(lambda: provider.stats.count("/chat/completions", 200) >= count, what="answers", pause=0.01)
 
 
 # The provider
@@ -61,7 +61,7 @@ def logged() -> Iterator[list[str]]:
             said.append(record.getMessage())
 
     listening = Listening(logging.WARNING)
-    logger = logging.getLogger("llms.limits")
+    logger = logging.getLogger("llms.outages")
     logger.addHandler(listening)
     yield said
     logger.removeHandler(listening)

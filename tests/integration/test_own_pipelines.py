@@ -44,7 +44,7 @@ def bodies(stack: Stack) -> set[tuple[float, int]]:
 def test_a_deployed_pipeline_is_found_by_the_worker_and_takes_a_part_of_its_parameters(
     stack: Stack, script: str
 ) -> None:
-    stack.command([sys.executable, script])
+    stack.command([stack.python, script])
 
     run = stack.start("own-deployed/mine", PART)
     stack.wait(run)
@@ -59,7 +59,7 @@ def test_a_served_pipeline_runs_from_its_script(stack: Stack, script: str) -> No
     process = stack.process("served pipeline", [sys.executable, script], SERVED_BY="a pipeline's test")
     try:
         with process:
-            process.wait_for_output("is being served", seconds=60)
+            process.wait_for_output("is being served")
             run = stack.start("own-served/mine", PART)
             stack.wait(run)
     finally:

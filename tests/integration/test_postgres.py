@@ -19,6 +19,7 @@ from llms.parameters import Configurable, form_order
 from tests.conftest import prefect_server
 from tests.integration.services import fresh_database
 from tests.integration.stack import MARK, Stack, copy_of_the_clone, kill_all, private_environment
+from tests.integration.test_schedules import check_that_a_cron_makes_a_run_that_completes
 
 DEPLOYED = {name: f"{name.replace('_', '-')}/{name.replace('_', '-')}" for name in READY_MADE}
 WITH_LLMS = sorted({*READY_MADE} - {"watch_batches", "resubmit_failed_rows"})
@@ -43,7 +44,7 @@ def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         try:
             with stack.process("serve", [sys.executable, "-m", "deployments.serve"]) as serving:
                 stack.processes.append(serving)
-                serving.wait_for_output("Your deployments are being served", seconds=60)
+                serving.wait_for_output("Your deployments are being served")
                 yield stack
         finally:
             kill_all(MARK, environment[MARK])
@@ -129,3 +130,7 @@ def test_a_run_with_a_part_of_a_parameter_completes(served: Stack, tmp_path: Pat
     assert load_from_disk(str(tmp_path / "out"))["instruction"][:] == [row["instruction"] for row in rows]
     assert {request.body["temperature"] for request in served.provider.requests} == {0.2}
     assert [artifact["key"] for artifact in served.artifacts(run)] == ["run-report"]
+
+
+def test_a_cron_that_is_switched_on_makes_a_run_that_completes(served: Stack, tmp_path: Path) -> None:
+    check_that_a_cron_makes_a_run_that_completes(served, tmp_path / "out")

@@ -117,14 +117,12 @@ def test_serve_makes_the_same_deployments() -> None:
         assert (made.parameters or {}) == deployment.get("parameters", {})
         assert made.work_pool_name is None
         schedules = [
-            {
-                "cron": each.schedule.cron,
-                "timezone": each.schedule.timezone,
-                "active": each.active,
-            }
+            {"slug": each.slug, "cron": each.schedule.cron, "timezone": each.schedule.timezone}
             for each in made.schedules or []
         ]
-        assert schedules == deployment.get("schedules", [])
+        switches = [f"{{{{ {step['id']}.active }}}}" for step in left_as_steps(deployment)]
+        given = [{**each, "active": switch} for each, switch in zip(schedules, switches, strict=True)]
+        assert given == deployment.get("schedules", [])
         triggers = [DeploymentEventTrigger.model_validate(each) for each in deployment.get("triggers", [])]
         assert made.triggers == triggers
         limit = deployment.get("concurrency_limit", {})
@@ -133,8 +131,21 @@ def test_serve_makes_the_same_deployments() -> None:
         assert strategy == limit.get("collision_strategy")
 
 
-def test_what_costs_money_by_the_clock_is_switched_off() -> None:
-    schedules = [schedule for deployment in DEPLOYMENTS for schedule in deployment.get("schedules", [])]
+def left_as_steps(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the build steps of a deployment give to the function that knows how people left its schedules."""
+    return [step["deployments.schedules.left_as"] for step in deployment.get("build", [])]
 
-    assert schedules
-    assert not [each for each in schedules if each["active"]]
+
+def test_what_costs_money_by_the_clock_is_switched_off_and_stays_as_people_left_it() -> None:
+    scheduled = [deployment for deployment in DEPLOYMENTS if "schedules" in deployment]
+
+    assert scheduled
+    for deployment in scheduled:
+        steps = left_as_steps(deployment)
+        name = f"{flow_of(deployment).name}/{deployment['name']}"
+        slugs = [each["slug"] for each in deployment["schedules"]]
+        assert [(step["deployment"], step["slug"], step.get("active", False)) for step in steps] == [
+            (name, slug, False) for slug in slugs
+        ]
+    for made in served_deployments():
+        assert not any(each.active for each in made.schedules or [])

@@ -13,7 +13,7 @@ from datasets import load_from_disk
 
 from tasks.steps import failure_in
 from tests.conftest import wait_for
-from tests.integration.stack import Stack
+from tests.integration.stack import Stack, waits_for_batches
 
 TEXT_GENERATION = "text-generation/text-generation"
 RESUBMIT = "resubmit-failed-rows/resubmit-failed-rows"
@@ -48,13 +48,12 @@ def resubmit(stack: Stack, run: str, **more: Any) -> str:
     done = stack.wait(flow_run)
     (link,) = wait_for(
         lambda: [each for each in stack.artifacts(flow_run) if each["key"] == "resubmitted"],
-        seconds=10,
         what="the link to the run",
     )
     (started,) = set(re.findall(UUID, done["state"]["message"])) - {run}
     assert started in json.dumps(link["data"])
     assert f"({run})" in done["state"]["message"]
-    wait_for(lambda: any(started in line for line in stack.logs(flow_run)), seconds=10, what="the log line")
+    wait_for(lambda: any(started in line for line in stack.logs(flow_run)), what="the log line")
     return started
 
 
@@ -114,12 +113,12 @@ def test_offline_only_the_failed_rows_go_into_another_job_and_the_dataset_is_who
     run = stack.start(
         TEXT_GENERATION, parameters_for(stack, subject, out, text_generation=offline, use_cache=use_cache)
     )
-    stack.wait(run, seconds=90)
+    stack.wait(run)
     assert failed_in(out) == list(BAD)
     stack.provider.set(batch_order={})
 
     started = resubmit(stack, run)
-    stack.wait(started, seconds=90)
+    stack.wait(started)
 
     assert [job["request_counts"]["total"] for job in stack.provider.batches] == [ROWS, len(BAD)]
     check_whole(out, subject)
@@ -135,11 +134,11 @@ def test_a_run_that_failed_is_completed_in_turns_each_asking_for_what_the_one_be
     subject, out = "rows that fail twice", tmp_path / "out"
     refuse(stack, *BAD)
     run = stack.start(TEXT_GENERATION, parameters_for(stack, subject, out, use_cache=False, max_failed_rows=0))
-    assert stack.wait_for_end(run)["state"]["name"] == "TooManyFailedRows"
+    assert stack.wait_for_end(run)["state"]["message"].startswith("TooManyFailedRowsError: ")
     refuse(stack, 7)
 
     second = resubmit(stack, run)
-    assert stack.wait_for_end(second)["state"]["name"] == "TooManyFailedRows"
+    assert stack.wait_for_end(second)["state"]["message"].startswith("TooManyFailedRowsError: ")
     third = resubmit(stack, second, max_failed_rows=2)
     assert stack.wait_for_end(third)["state"]["type"] == "COMPLETED"
     assert failed_in(out) == [7]
@@ -164,19 +163,19 @@ def test_a_run_that_crashed_while_its_job_was_open_is_completed_with_the_answers
     offline = {"llm": {"use_offline_batch_generation": True}}
     parameters = parameters_for(stack, subject, out, text_generation=offline, use_cache=False)
     run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="3600")
-    wait_for(lambda: stack.run(run)["state"]["name"] == "AwaitingBatch", seconds=60, what="the waiting")
+    wait_for(lambda: waits_for_batches(stack.run(run)["state"]), what="the waiting")
 
     going = stack.wait_for_end(stack.start(RESUBMIT, {"run_id": run}))
     stack.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CRASHED"}, "force": True})
     started = resubmit(stack, run)
-    wait_for(lambda: stack.run(started)["state"]["name"] == "AwaitingBatch", seconds=60, what="the waiting")
+    wait_for(lambda: waits_for_batches(stack.run(started)["state"]), what="the waiting")
     twice = stack.wait_for_end(stack.start(RESUBMIT, {"run_id": run}))
     (job,) = stack.provider.batches
     stack.provider.end_batch(job["id"])
-    stack.call("POST", f"/flow_runs/{started}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingBatch"}})
+    stack.call("POST", f"/flow_runs/{started}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
     stack.wait(started)
 
-    assert going["state"]["name"] == "Resubmit"
+    assert going["state"]["message"].startswith("ResubmitError: ")
     assert f"({run}) is still going" in going["state"]["message"]
     assert f"({started}) is completing the rows of" in twice["state"]["message"]
     assert stack.run(started)["job_variables"] == stack.run(run)["job_variables"]
@@ -194,8 +193,8 @@ def test_a_run_that_crashed_while_its_job_was_open_is_completed_with_the_answers
 def test_a_run_that_is_not_there_is_said_to_be_so(stack: Stack, given: dict[str, str], message: str) -> None:
     state = stack.wait_for_end(stack.start(RESUBMIT, given))["state"]
 
-    assert (state["type"], state["name"]) == ("FAILED", "Resubmit")
-    assert state["message"].startswith(message)
+    assert (state["type"], state["name"]) == ("FAILED", "Failed")
+    assert state["message"].startswith(f"ResubmitError: {message}")
 
 
 def test_a_run_without_a_deployment_and_a_parameter_that_there_is_not_are_said_to_be_so(

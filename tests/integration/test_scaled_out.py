@@ -16,7 +16,7 @@ import yaml
 from datasets import load_from_disk
 
 from llms.local_provider import LocalProvider
-from tests.conftest import free_port, is_up, wait_for
+from tests.conftest import LONGEST, free_port, is_up, wait_for
 from tests.integration.services import fresh_database, fresh_redis
 from tests.integration.stack import (
     MARK,
@@ -31,6 +31,7 @@ from tests.integration.stack import (
     processes_with,
 )
 from tests.object_store import BUCKET, object_store
+from tests.warm import WarmPython
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,15 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         environment = private_environment(
             folder, api, OPENAI_BASE_URL=provider.base_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30"
         )
-        stack = Stack(api, folder / "server.log", folder=folder, provider=provider, environment=environment)
+        python = running.enter_context(WarmPython(folder / "clone", environment)).executable
+        stack = Stack(
+            api,
+            folder / "server.log",
+            folder=folder,
+            provider=provider,
+            environment=environment,
+            python=str(python),
+        )
         server = {**messages, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database, **recorder_of_compose()}
         running.callback(kill_all, MARK, environment[MARK])
 
@@ -64,18 +73,18 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             return process
 
         start("server", PREFECT, "server", "start", "--no-services", "--port", str(port), **server)
-        wait_for(lambda: is_up(f"{api}/health"), seconds=120, what="the server")
+        wait_for(lambda: is_up(f"{api}/health"), what="the server")
         start("services", PREFECT, "server", "services", "start", **server)
         stack.prefect("work-pool", "create", POOL, "--type", "process")
         stack.deploy()
         stack.prefect("automation", "create", "--from-file", str(quicker_automations(folder)))
         workers = [
-            start(f"worker {number}", PREFECT, "worker", "start", "--pool", POOL, "--name", f"worker-{number}",
-                  "--limit", str(RUNS // WORKERS), **{WORKER_VARIABLE: str(number)})
+            start(f"worker {number}", stack.python, PREFECT, "worker", "start", "--pool", POOL, "--name",
+                  f"worker-{number}", "--limit", str(RUNS // WORKERS), **{WORKER_VARIABLE: str(number)})
             for number in range(WORKERS)
         ]  # fmt: skip
         for worker in workers:
-            worker.wait_for_output("started!", seconds=120)
+            worker.wait_for_output("started!")
         yield stack
 
 
@@ -140,14 +149,12 @@ def test_one_run_is_spread_over_the_processes_of_a_dask_cluster_with_its_shards_
         nodes = scaled.process(
             "dask workers",
             [dask, "worker", address, "--nworkers", str(WORKERS), "--nthreads", "1", "--no-dashboard",
-             "--preload", "flows.remote"],
+             "--preload", "flows.cluster.worker"],
             **there,
         )  # fmt: skip
         with scheduler, nodes:
-            scheduler.wait_for_output("Scheduler at:", seconds=60)
-            wait_for(
-                lambda: nodes.output().count("Starting established connection") >= WORKERS, seconds=120, what="workers"
-            )
+            scheduler.wait_for_output("Scheduler at:")
+            wait_for(lambda: nodes.output().count("Starting established connection") >= WORKERS, what="workers")
             run = scaled.start(
                 DEPLOYMENT,
                 parameters_of(scaled, "spread", 2_000, max_concurrent_requests=2, generation_kwargs={"seed": 1}),
@@ -157,9 +164,9 @@ def test_one_run_is_spread_over_the_processes_of_a_dask_cluster_with_its_shards_
                 STILLFLOW_RUNNER_ADDRESS=address,
             )
             # Two at a time in each process: more than six are under way only where all four have shards.
-            wait_for(lambda: scaled.provider.stats.max_in_flight > 2 * (WORKERS - 1), seconds=120, what="four at work")
+            wait_for(lambda: scaled.provider.stats.max_in_flight > 2 * (WORKERS - 1), what="four at work")
             scaled.provider.set(latency=0)
-            scaled.wait(run, seconds=180)
+            scaled.wait(run)
 
     assert rows_of(scaled, "spread") == expected("spread", 2_000)
     assert len(scaled.asked()) == len(set(scaled.asked())) == 2_000
@@ -174,7 +181,7 @@ def test_twenty_runs_at_once_over_four_workers_all_complete_with_their_own_rows(
 
     runs = [scaled.start(DEPLOYMENT, parameters_of(scaled, name, 40, max_concurrent_requests=10)) for name in names]
     for run in runs:
-        scaled.wait(run, seconds=300)
+        scaled.wait(run)
 
     for name in names:
         assert rows_of(scaled, name) == expected(name, 40)
@@ -189,7 +196,7 @@ def test_a_run_whose_machine_is_gone_goes_on_at_another_and_pays_for_nothing_but
     at_once, count = 3, 240
     scaled.provider.set(latency=0.3, answers=ANSWERS)
     run = scaled.start(DEPLOYMENT, parameters_of(scaled, "lost", count, max_concurrent_requests=at_once))
-    wait_for(lambda: len(scaled.asked()) >= 60, seconds=120, what="answers")
+    wait_for(lambda: len(scaled.asked()) >= 60, what="answers")
     worker = scaled.run(run)["labels"]["prefect.worker.name"]
 
     # The worker and all that it started, at once: nobody is left to tell the server.
@@ -198,8 +205,8 @@ def test_a_run_whose_machine_is_gone_goes_on_at_another_and_pays_for_nothing_but
     answered = len(scaled.asked())
     assert answered < count
     scaled.provider.set(latency=0.05)
-    scaled.wait(run, "CRASHED", seconds=LOST + 60)
-    scaled.wait(run, seconds=180, past=scaled.run(run)["state"]["id"])
+    scaled.wait(run, "CRASHED", seconds=LOST + LONGEST)
+    scaled.wait(run, past=scaled.run(run)["state"]["id"])
 
     assert rows_of(scaled, "lost") == expected("lost", count)
     states = [each["name"] for each in scaled.call("GET", f"/flow_run_states/?flow_run_id={run}")]

@@ -13,7 +13,7 @@ import pytest
 from flows import temporary_server
 from flows.temporary_server import server_where_none_is_configured
 from llms.local_provider import LocalProvider
-from tests.conftest import ROOT, wait_for
+from tests.conftest import LONGEST, ROOT, wait_for
 from tests.integration.stack import processes_with
 
 MARK = "STILLFLOW_TEST_RUN"
@@ -50,7 +50,7 @@ class RunAlone:
 
 def test_a_run_without_a_server_has_one_of_its_own_that_ends_with_it(provider: LocalProvider, tmp_path: Path) -> None:
     run = RunAlone(tmp_path)
-    stdout, stderr = run.process.communicate(timeout=120)
+    stdout, stderr = run.process.communicate(timeout=LONGEST)
 
     assert run.process.returncode == 0, stderr
     assert "starting a Prefect server for this run alone" in stderr
@@ -66,18 +66,18 @@ def test_a_run_without_a_server_has_one_of_its_own_that_ends_with_it(provider: L
 def test_a_run_that_is_killed_leaves_no_server_behind(provider: LocalProvider, tmp_path: Path) -> None:
     provider.set(latency=120.0)
     run = RunAlone(tmp_path)
-    wait_for(lambda: provider.stats.in_flight == 1, seconds=120, what="the request")
+    wait_for(lambda: provider.stats.in_flight == 1, what="the request")
     assert len(run.processes()) == 2
 
     run.process.kill()
     run.process.wait()
 
-    wait_for(lambda: not run.processes(), seconds=20, what="the end of the run's server")
+    wait_for(lambda: not run.processes(), what="the end of the run's server")
 
 
 def test_a_wrong_parameter_is_told_without_waiting_for_a_server(provider: LocalProvider, tmp_path: Path) -> None:
     run = RunAlone(tmp_path, "text_generation.num_generation=2")
-    _, stderr = run.process.communicate(timeout=120)
+    _, stderr = run.process.communicate(timeout=LONGEST)
 
     assert run.process.returncode == 1
     assert "Did you mean 'num_generations'" in stderr
@@ -115,7 +115,7 @@ def test_nor_where_a_variable_says_which(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_server_that_cant_start_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.errors import SetupError
+    from flows.engine.errors import SetupError
 
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense://")
     server = temporary_server.TemporaryServer.start()

@@ -16,14 +16,14 @@ from datasets import load_from_disk
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 
-from flows.jobs import Jobs, journal_path
-from flows.journal import Entries, Journal
-from flows.storage import storage_at
-from flows.watcher import Watched, watch
+from flows.ledger import key_of, opened
+from flows.ledger.records import Jobs
+from flows.store.storage import storage_at
+from flows.waiting.watching import Watched, watch
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tests.conftest import wait_for
-from tests.integration.stack import OVER, Stack, processes_with
+from tests.integration.stack import OVER, Stack, processes_with, waits_for_batches
 from tests.integration.waiting_runs import WaitingRuns
 
 TEXT_GENERATION = "text-generation/text-generation"
@@ -44,9 +44,10 @@ async def waiting_runs(client: Any, count: int, folder: Path) -> WaitingRuns:
     return await WaitingRuns.make(Jobs(storage_at()), client, OpenAILLM(model="gpt-4o-mini"), count, folder)
 
 
-def entries_of(made: WaitingRuns, place: int) -> Entries:
+def is_answered(made: WaitingRuns, place: int) -> bool:
+    """Whether the ledger has what a job was asked."""
     (record,) = [each for each in made.records if each.job == made.job_ids[place]]
-    return Journal(made.jobs.storage, journal_path(made.jobs.storage, record.folder, 0, "inputs")).load([])
+    return opened(made.jobs.storage, record.space).find(key_of(str(place), 0, 0)) is not None
 
 
 def test_a_pass_over_many_runs_asks_the_provider_once_and_wakes_those_whose_jobs_ended(
@@ -70,7 +71,7 @@ def test_a_pass_over_many_runs_asks_the_provider_once_and_wakes_those_whose_jobs
             assert state.message == "woken by the watcher: 1 job ended"
             # The runs take their results themselves.
             assert len(made.jobs.all_open()) == RUNS
-            assert not entries_of(made, 0).outputs
+            assert not is_answered(made, 0)
 
     asyncio.run(go())
 
@@ -141,7 +142,7 @@ def test_jobs_of_cancelled_runs_are_cancelled_and_their_answers_kept_unless_anot
             ]
             assert {record.flow_run for record in made.jobs.all_open()} == {shared, sharing, alive}
             assert {wait.flow_run for wait in made.jobs.waits()} == {shared, sharing, alive}
-            assert all(entries_of(made, place).outputs for place in (0, 1, 4))
+            assert all(is_answered(made, place) for place in (0, 1, 4))
 
     asyncio.run(go())
 
@@ -205,10 +206,10 @@ def waiting(stack: Stack, run: str, *, times: int = 1) -> dict[str, Any]:
 
     def left() -> Any:
         found = stack.run(run)
-        return found if found["state"]["name"] == "AwaitingBatch" and found["run_count"] == times else None
+        return found if waits_for_batches(found["state"]) and found["run_count"] == times else None
 
-    found = wait_for(left, seconds=60, what="the waiting of a run")
-    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), seconds=20, what="the end of its process")
+    found = wait_for(left, what="the waiting of a run")
+    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), what="the end of its process")
     return found
 
 
@@ -223,7 +224,7 @@ def prompts(subject: str, count: int = 6) -> list[dict[str, str]]:
 @pytest.fixture
 def stack(stack: Stack) -> Stack:
     """No pass of the watcher is under way, and none will be started by a run that another test cancelled."""
-    wait_for(lambda: is_quiet(stack), seconds=60, what="the end of other passes", pause=1)
+    wait_for(lambda: is_quiet(stack), what="the end of other passes", pause=1)
     return stack
 
 
@@ -284,7 +285,7 @@ def test_a_run_cancelled_while_it_waits_ends_at_once_and_its_answers_are_paid_fo
 
     # Nobody starts the watcher: the run's end does.
     jobs = Jobs(storage_at(str(stack.storage)))
-    wait_for(lambda: not of_run(jobs, run), seconds=60, what="the end of the cancelled run's jobs")
+    wait_for(lambda: not of_run(jobs, run), what="the end of the cancelled run's jobs")
     (cancelled,) = stack.provider.batches
     assert cancelled["status"] == "cancelled"
     assert cancelled["request_counts"] == {"total": 10, "completed": 5, "failed": 5}

@@ -12,9 +12,11 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.states import Scheduled
+from prefect.states import AwaitingRetry
 
-from flows.jobs import JobRecord, Jobs, Wait, custom_id, metadata_of, queue_of
+from flows.ledger import key_of, space_of
+from flows.ledger.jobs import custom_id, metadata_of
+from flows.ledger.records import JobRecord, Jobs, Wait, queue_of
 from llms import OpenAILLM
 from llms.batch import JobFile, JobStatus
 from llms.loop import run_async
@@ -25,7 +27,7 @@ HOUR = 3600.0
 
 @dataclass
 class WaitingRuns:
-    """Runs in AwaitingBatch, each with one open job; the places are the same in all three lists."""
+    """Runs that wait, each with one open job; the places are the same in all three lists."""
 
     jobs: Jobs
     client: PrefectClient
@@ -55,11 +57,11 @@ class WaitingRuns:
 
     async def _start(self, deployment: UUID) -> str:
         later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=HOUR)
-        state = Scheduled(name="AwaitingBatch", message="0 of 1 jobs done", scheduled_time=later)
+        state = AwaitingRetry(message="waiting for batches: 0 of 1 jobs done", scheduled_time=later)
         return str((await self.client.create_flow_run_from_deployment(deployment, state=state)).id)
 
     async def _submit(self, place: int, flow_run: str, folder: Path) -> tuple[JobRecord, JobStatus]:
-        name = custom_id(0, f"{place}-0")
+        name = custom_id(0, key_of(str(place), 0, 0))
         prompt = [{"role": "user", "content": f"Say number {place}."}]
         line = self.llm.batch_line(self.llm.batch_request(name, prompt, 1)) + b"\n"
         file = JobFile(folder / f"{flow_run}.jsonl", "/v1/chat/completions", [name], len(line))
@@ -70,13 +72,13 @@ class WaitingRuns:
             attempt=f"{flow_run}:1",
             flow_run=flow_run,
             step="text_generation",
-            folder=f"steps/text_generation/{flow_run}",
+            space=space_of(self.llm),
             llm=self.llm.model_dump(mode="json"),
             queue=queue_of(self.llm),
             requests=1,
             size=file.size,
             tokens=file.tokens,
-            shards={"0": "inputs"},
+            shards="0-0",
             sample=file.custom_ids,
             intended=time.time(),
         )
@@ -87,7 +89,7 @@ class WaitingRuns:
         wait = Wait(
             run=record.run,
             flow_run=record.flow_run,
-            folders=[record.folder],
+            spaces=[record.space],
             intents=[record.intent],
             queued=0,
             since=time.time(),

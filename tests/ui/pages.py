@@ -1,44 +1,172 @@
-"""The pages of Prefect's UI, as far as the tests use them."""
+"""The pages of both of Prefect's UIs, as far as the tests use them: V2, which opens by default, and V1."""
 
 from __future__ import annotations
 
+import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, Response
 
 from tests.integration.stack import Stack
 
-PROPERTY = "contains(concat(' ',normalize-space(@class),' '),' schema-form-property ')"
-LABEL = ".schema-form-property__label"
 
+class UI(ABC):
+    """One of the two, in a page of the browser."""
 
-class RunForm:
-    """The form that starts a run of a deployment."""
+    base: ClassVar[str]
+    """What the addresses of its pages begin with."""
 
-    def __init__(self, page: Page, stack: Stack, deployment: str) -> None:
-        self.page, self.stack, self.deployment = page, stack, deployment
-        self.schema = stack.deployment(deployment)["parameter_openapi_schema"]
+    def __init__(self, page: Page, stack: Stack) -> None:
+        self.page, self.stack = page, stack
 
-    def open(self) -> None:
-        self.page.goto(f"{self.stack.ui}/deployments/deployment/{self.stack.deployment(self.deployment)['id']}/run")
-        self.page.get_by_role("button", name="Submit").wait_for()
-        # The defaults are filled in a moment later, from the top down.
+    def go(self, path: str) -> None:
+        self.page.goto(f"{self.stack.ui}{self.base}{path}")
+
+    def text(self) -> str:
+        """All that the page says."""
+        return self.page.locator("body").inner_text()
+
+    @abstractmethod
+    def form(self, deployment: str) -> RunForm:
+        """The form that starts a run of a deployment, not yet open."""
+
+    def open_run(self, run: str, tab: str = "Logs") -> None:
+        """A run's page, on one of its tabs: Logs, Task Runs, Artifacts, Details, Parameters."""
+        self.go(f"/runs/flow-run/{run}")
+        self.page.get_by_text(self.stack.run(run)["name"]).first.wait_for()
+        self.tab(tab).click()
         self.page.wait_for_timeout(1000)
 
+    @abstractmethod
+    def tab(self, name: str) -> Locator:
+        """A tab of a run's page."""
+
+    @abstractmethod
+    def retry(self) -> None:
+        """Retry the run whose page is open, and confirm."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Cancel the run whose page is open, and confirm."""
+
+    @abstractmethod
+    def resume(self) -> Locator:
+        """Ask to resume the run whose page is open. Returns the dialog that shows what it asks."""
+
+    @abstractmethod
+    def give(self, dialog: Locator) -> None:
+        """Answer what the run asks with the defaults."""
+
+    def open_runs_of(self, deployment: str) -> None:
+        """A deployment's page, which lists its runs."""
+        self.go(f"/deployments/deployment/{self.stack.deployment(deployment)['id']}")
+        self.page.get_by_text("Runs", exact=True).last.wait_for()
+
+    def open_runs(self) -> None:
+        """The list of all runs."""
+        self.go("/runs")
+
+
+class V2(UI):
+    base = "/v2"
+
+    def form(self, deployment: str) -> RunForm:
+        return FormV2(self, deployment)
+
+    def tab(self, name: str) -> Locator:
+        return self.page.get_by_role("tab", name=name, exact=True)
+
+    def retry(self) -> None:
+        self._choose("Retry")
+        self._dialog().get_by_role("button", name="Retry").click()
+
+    def cancel(self) -> None:
+        self._choose("Cancel")
+        self._dialog().get_by_role("button", name="Cancel Flow Run").click()
+
+    def resume(self) -> Locator:
+        self._choose("Resume")
+        return self._dialog()
+
+    def give(self, dialog: Locator) -> None:
+        dialog.get_by_role("button", name="Resume").click()
+
+    def _choose(self, action: str) -> None:
+        self.page.get_by_role("button", name="Open menu").first.click()
+        self.page.get_by_role("menuitem", name=action, exact=True).click()
+
+    def _dialog(self) -> Locator:
+        return self.page.locator("[role=dialog], [role=alertdialog]").last
+
+
+class V1(UI):
+    base = ""
+
+    def form(self, deployment: str) -> RunForm:
+        return FormV1(self, deployment)
+
+    def tab(self, name: str) -> Locator:
+        return self.page.locator(f"li#{name.lower().replace(' ', '-')}")
+
+    def retry(self) -> None:
+        self._press("Retry")
+        self._modal().get_by_role("button", name="Retry", exact=True).click()
+
+    def cancel(self) -> None:
+        self._press("Cancel")
+        self._modal().get_by_role("button", name="Confirm", exact=True).click()
+
+    def resume(self) -> Locator:
+        self._press("Resume")
+        return self._modal()
+
+    def give(self, dialog: Locator) -> None:
+        dialog.get_by_role("button", name="Submit").click()
+
+    def _press(self, button: str) -> None:
+        self.page.get_by_role("button", name=button, exact=True).first.click()
+
+    def _modal(self) -> Locator:
+        return self.page.locator(".p-modal")
+
+
+class RunForm(ABC):
+    """The form that starts a run of a deployment."""
+
+    LABELS: ClassVar[str]
+    BLOCK: ClassVar[str]
+    """XPath of the block of a field with its label, description and value, from the label."""
+    TABS: ClassVar[str]
+
+    def __init__(self, ui: UI, deployment: str) -> None:
+        self.ui, self.page, self.stack, self.deployment = ui, ui.page, ui.stack, deployment
+        self.schema = self.stack.deployment(deployment)["parameter_openapi_schema"]
+
+    def open(self) -> None:
+        self.ui.go(f"/deployments/deployment/{self.stack.deployment(self.deployment)['id']}/run")
+        self.page.get_by_role("button", name="Submit").wait_for()
+        # The defaults are filled in a moment later, from the top down.
+        last = list(self.schema["properties"])[-1]
+        optional = "" if last in self.schema.get("required", ()) else " (Optional)"
+        self.page.get_by_text(f"{last}{optional}", exact=True).first.wait_for()
+        self.page.wait_for_timeout(1000)
+
+    @abstractmethod
+    def parameters(self) -> Locator:
+        """The part of the page with the flow's parameters."""
+
     def labels(self) -> list[str]:
-        return [text.removesuffix(" (Optional)") for text in self.page.locator(LABEL).all_inner_texts()]
+        return [text.removesuffix(" (Optional)") for text in self.parameters().locator(self.LABELS).all_inner_texts()]
 
     def field(self, *path: str) -> Locator:
         """The block of the field with a label, inside of that with the label before it, and so on."""
-        found: Locator | None = None
+        found = self.parameters()
         for label in path:
-            own = f".//*[contains(@class,'schema-form-property__label') and normalize-space()='{label} (Optional)']"
-            inner = f"*[{PROPERTY}][{own}][not(.//*[{PROPERTY}][{own}])]"
-            found = self.page.locator(f"xpath=//{inner}") if found is None else found.locator(f"xpath=.//{inner}")
-        assert found is not None
+            found = found.locator(self.LABELS, has_text=exactly(f"{label} (Optional)")).locator(self.BLOCK)
         return found
 
     def fill(self, value: str, *path: str) -> None:
@@ -49,26 +177,63 @@ class RunForm:
 
     def tabs(self, *path: str) -> list[str]:
         """The names of a field's own tabs."""
-        texts = self.field(*path).locator(".p-button-group").first.get_by_role("button").all_inner_texts()
-        return [text.strip() for text in texts]
+        return self.names_in(self.field(*path).locator(self.TABS).first)
+
+    def all_tabs(self) -> list[list[str]]:
+        """The names of the tabs of every field that has some."""
+        return [self.names_in(each) for each in self.parameters().locator(self.TABS).all()]
+
+    @abstractmethod
+    def names_in(self, tabs: Locator) -> list[str]:
+        """The names of a row of tabs."""
 
     def choose_tab(self, name: str, *path: str) -> None:
-        self.field(*path).locator(".p-button-group").first.get_by_role("button", name=name, exact=True).click()
+        self.field(*path).locator(self.TABS).first.get_by_text(name, exact=True).click()
         self.page.wait_for_timeout(500)
 
     def submit(self) -> str:
         """Submit the form. Returns the run's id. On SQLite an answer may be 503, which the user repeats."""
         before = {run["id"] for run in self.stack.runs(self.deployment)}
+        refused: list[Response] = []
+        self.page.on("response", lambda answer: refused.append(answer) if answer.status >= 400 else None)
         for _ in range(12):
             self.page.get_by_role("button", name="Submit").click()
-            end = time.monotonic() + 5
+            end = time.monotonic() + 20
             while time.monotonic() < end:
                 new = [run["id"] for run in self.stack.runs(self.deployment) if run["id"] not in before]
                 if new:
                     return new[0]
                 self.page.wait_for_timeout(200)
-        said = self.page.locator("main, body").last.inner_text()
-        pytest.fail(f"the form wasn't submitted; the page says:\n{said}")
+        answers = "\n".join(f"{each.status} {each.url}: {each.text()}" for each in refused)
+        pytest.fail(f"the form wasn't submitted; the server says:\n{answers}\nthe page says:\n{self.ui.text()}")
+
+
+class FormV2(RunForm):
+    LABELS = "label[data-slot=label]"
+    BLOCK = "xpath=./ancestor::div[contains(concat(' ',normalize-space(@class),' '),' group ')][1]"
+    TABS = "[role=tablist]"
+
+    def parameters(self) -> Locator:
+        return self.page.locator("xpath=//h3[normalize-space()='Parameters']/following-sibling::div[1]")
+
+    def names_in(self, tabs: Locator) -> list[str]:
+        return [text.strip() for text in tabs.get_by_role("tab").all_inner_texts()]
+
+
+class FormV1(RunForm):
+    LABELS = ".schema-form-property__label"
+    BLOCK = "xpath=./ancestor::*[contains(concat(' ',normalize-space(@class),' '),' schema-form-property ')][1]"
+    TABS = ".p-button-group"
+
+    def parameters(self) -> Locator:
+        return self.page.locator("body")
+
+    def names_in(self, tabs: Locator) -> list[str]:
+        return [text.strip() for text in tabs.get_by_role("button").all_inner_texts()]
+
+
+def exactly(text: str) -> re.Pattern[str]:
+    return re.compile(rf"^\s*{re.escape(text)}\s*$")
 
 
 def shown_fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -87,23 +252,3 @@ def shown_fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from fields(first.get("properties") or {})
 
     yield from fields(schema["properties"])
-
-
-def open_run(page: Page, stack: Stack, run: str, tab: str = "logs") -> None:
-    """A run's page, on one of its tabs: logs, task-runs, artifacts, details, parameters."""
-    page.goto(f"{stack.ui}/runs/flow-run/{run}")
-    page.get_by_text(stack.run(run)["name"]).first.wait_for()
-    page.locator(f"li#{tab}").click()
-    page.wait_for_timeout(1000)
-
-
-def retry(page: Page) -> None:
-    """Press the run's Retry button, and confirm."""
-    page.get_by_role("button", name="Retry", exact=True).first.click()
-    page.locator(".p-modal").get_by_role("button", name="Retry", exact=True).click()
-
-
-def cancel(page: Page) -> None:
-    """Press the run's Cancel button, and confirm."""
-    page.get_by_role("button", name="Cancel", exact=True).first.click()
-    page.locator(".p-modal").get_by_role("button", name="Confirm", exact=True).click()

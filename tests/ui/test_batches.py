@@ -1,4 +1,4 @@
-"""Offline batches as people handle them in the Prefect UI: look, retry, approve, cancel."""
+"""Offline batches as people handle them in Prefect's UIs: look, retry, approve, cancel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from datasets import load_from_disk
-from playwright.sync_api import Page
 
 from tests.conftest import wait_for
 from tests.integration.stack import Stack, processes_with
-from tests.integration.test_batches import asked, waiting
-from tests.ui.pages import RunForm, cancel, open_run, retry
+from tests.integration.test_batches import asked, waiting, wake
+from tests.ui.pages import UI, V1
 
 TEXT_GENERATION = "text-generation/text-generation"
 
@@ -25,7 +24,8 @@ def stack(stack: Stack) -> Stack:
     return stack
 
 
-def parameters_for(stack: Stack, subject: str, out: Path, **more: Any) -> dict[str, Any]:
+def parameters_for(ui: UI, subject: str, out: Path, **more: Any) -> dict[str, Any]:
+    stack, subject = ui.stack, f"{subject} in {type(ui).__name__}"
     rows = [{"instruction": f"{subject}: tell me about number {number}."} for number in range(12)]
     return {
         "source": {"data_files": str(stack.source(subject.replace(" ", "-"), rows))},
@@ -40,81 +40,98 @@ def check(out: Path) -> None:
 
 
 def test_batches_are_switched_on_in_the_form(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    form = RunForm(page, stack, TEXT_GENERATION)
+    form = ui.form(TEXT_GENERATION)
     form.open()
-    assert "Offline batches" in page.locator("body").inner_text()
+    assert "Offline batches" in ui.text()
     screenshot("batch-form")
 
 
 def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows_alone(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    parameters = parameters_for(stack, "refused rows", tmp_path / "out", max_failed_rows=0)
-    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="15")
+    parameters = parameters_for(ui, "refused rows", tmp_path / "out", max_failed_rows=0)
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="3600")
     waiting(stack, run)
-    open_run(page, stack, run, "details")
-    assert "0 of 1 jobs done, 0 of 12 requests" in page.locator("body").inner_text()
+    ui.open_run(run, "Details")
+    assert "0 of 1 jobs done, 0 of 12 requests" in ui.text()
     screenshot("batch-waiting")
+    # While it waits it shows what it did, which it wouldn't under a scheduled state's other names.
+    ui.tab("Task Runs").click()
+    ui.page.get_by_text("text_generation-job").first.wait_for()
+    ui.tab("Artifacts").click()
+    ui.page.get_by_text("batch-jobs").first.wait_for()
+    if isinstance(ui, V1):
+        ui.open_runs_of(TEXT_GENERATION)
+    else:
+        # V2's page of a deployment leaves out all that is scheduled.
+        ui.open_runs()
+    ui.page.get_by_text(stack.run(run)["name"]).first.wait_for()
+    screenshot("batch-waiting-in-the-list")
     (first,) = stack.provider.batches
     stack.provider.end_batch(first["id"], bad=[2, 3, 7], status=400, message="The prompt was refused.", shuffle=True)
-    failed = stack.wait(run, "FAILED", seconds=90)
+    wake(stack, run)
+    failed = stack.wait(run, "FAILED")
     assert "3 × text_generation: BadRequestError" in failed["state"]["message"]
-    open_run(page, stack, run, "artifacts")
+    ui.open_run(run, "Artifacts")
     screenshot("batch-failed-artifacts")
-    page.get_by_text("batch-jobs").first.click()
-    page.wait_for_timeout(1500)
+    ui.page.get_by_text("batch-jobs").first.click()
+    ui.page.wait_for_timeout(1500)
     screenshot("batch-failed-jobs")
-    open_run(page, stack, run, "details")
+    ui.open_run(run, "Details")
     screenshot("batch-failed")
+    ui.open_runs_of(TEXT_GENERATION)
+    ui.page.get_by_text(failed["name"]).first.wait_for()
+    screenshot("batch-failed-in-the-list")
+    ui.open_run(run)
 
-    retry(page)
-    second = wait_for(lambda: stack.provider.batches[1:], seconds=90, what="the job of the failed rows")[0]
-    assert [re.findall(r"\d+", text) for text in asked(stack, second)] == [["2"], ["3"], ["7"]]
+    ui.retry()
+    second = wait_for(lambda: stack.provider.batches[1:], what="the job of the failed rows")[0]
+    assert [re.findall(r"\d+", text)[-1] for text in asked(stack, second)] == ["2", "3", "7"]
+    waiting(stack, run)
     stack.provider.end_batch(second["id"])
-    stack.wait(run, seconds=90, past=failed["state"]["id"])
+    wake(stack, run)
+    stack.wait(run, past=failed["state"]["id"])
     check(tmp_path / "out")
-    open_run(page, stack, run)
+    ui.open_run(run)
     screenshot("batch-retried-logs")
 
 
 def test_a_costly_run_waits_for_approval_and_goes_on_when_it_is_given(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    run = stack.start(TEXT_GENERATION, parameters_for(stack, "approval", tmp_path / "out", approve_cost_above=0.01))
-    stack.wait(run, "PAUSED", seconds=90)
+    run = stack.start(TEXT_GENERATION, parameters_for(ui, "approval", tmp_path / "out", approve_cost_above=0.01))
+    stack.wait(run, "PAUSED")
     assert stack.provider.batches == []
-    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), seconds=20, what="the end of the run's process")
-    open_run(page, stack, run)
+    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), what="the end of the run's process")
+    ui.open_run(run)
     screenshot("batch-suspended")
-    page.get_by_role("button", name="Resume", exact=True).first.click()
-    page.wait_for_timeout(1500)
+    dialog = ui.resume()
+    dialog.get_by_text("text_generation: 12 requests, about").first.wait_for()
     screenshot("batch-resume-form")
-    modal = page.locator(".p-modal")
-    assert "text_generation: 12 requests, about" in modal.inner_text()
     # On SQLite an answer may be 503, which the user repeats.
     while stack.run(run)["state"]["type"] == "PAUSED":
-        modal.get_by_role("button", name="Submit").click()
-        page.wait_for_timeout(3000)
+        ui.give(dialog)
+        ui.page.wait_for_timeout(3000)
 
     waiting(stack, run)
     (job,) = stack.provider.batches
     stack.provider.end_batch(job["id"])
-    stack.wait(run, seconds=90)
+    stack.wait(run)
     check(tmp_path / "out")
 
 
 def test_a_run_that_waits_is_cancelled_by_its_button(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    parameters = parameters_for(stack, "cancelled while it waits", tmp_path / "out")
+    parameters = parameters_for(ui, "cancelled while it waits", tmp_path / "out")
     # A model of its own: the job that stays open is no other test's.
-    parameters["text_generation"]["llm"]["model"] = "cancelled"
+    parameters["text_generation"]["llm"]["model"] = f"cancelled in {type(ui).__name__}"
     run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="3600")
     waiting(stack, run)
-    open_run(page, stack, run)
-    cancel(page)
-    stack.wait(run, "CANCELLED", seconds=30)
-    open_run(page, stack, run)
+    ui.open_run(run)
+    ui.cancel()
+    stack.wait(run, "CANCELLED")
+    ui.open_run(run)
     screenshot("batch-cancelled")

@@ -1,4 +1,4 @@
-"""Prefect's own UI in a real browser: the form that starts a run, the run's page, and its Retry button."""
+"""Prefect's own UIs in a real browser: the form that starts a run, the run's page, and its Retry button."""
 
 from __future__ import annotations
 
@@ -15,40 +15,57 @@ from tests.integration.stack import Stack, processes_with
 
 pytest.importorskip("playwright.sync_api", reason="the Python package 'playwright' isn't installed")
 
-from playwright.sync_api import Page
-
-from tests.ui.pages import RunForm, cancel, open_run, retry, shown_fields
+from tests.ui.pages import UI, shown_fields
 
 TEXT_GENERATION = "text-generation/text-generation"
 PREFERENCE = "preference/preference"
 
 
-def prompts(subject: str, count: int = 6) -> list[dict[str, str]]:
+def prompts(ui: UI, subject: str, count: int = 6) -> list[dict[str, str]]:
     """Prompts that no other test asks: answers are kept, and shared between runs."""
-    return [{"instruction": f"In the UI, tell me about {subject} number {number}."} for number in range(count)]
+    name = type(ui).__name__
+    return [{"instruction": f"In the UI {name}, tell me about {subject} number {number}."} for number in range(count)]
 
 
 def plain(description: str) -> str:
-    """A description as the page shows it, which takes it for Markdown."""
+    """A description as it's read: V1 takes it for Markdown, V2 doesn't."""
     return " ".join(description.replace("`", "").split())
+
+
+def test_every_tab_of_every_form_has_a_name_of_its_own(stack: Stack, ui: UI, screenshot: Callable[[str], None]) -> None:
+    deployed = sorted(stack.call("POST", "/deployments/filter", {}), key=lambda each: each["name"])
+    rows_of_tabs = 0
+
+    for each in deployed:
+        flow = stack.call("GET", f"/flows/{each['flow_id']}")["name"]
+        form = ui.form(f"{flow}/{each['name']}")
+        form.open()
+        for names in form.all_tabs():
+            assert all(names), f"{each['name']} has tabs without a name: {names}"
+            assert len(set(names)) == len(names), f"{each['name']} has tabs of one name: {names}"
+            rows_of_tabs += 1
+        if each["name"] in {"embedding-data", "preference"}:
+            screenshot(f"tabs-{each['name']}")
+
+    assert rows_of_tabs > 2 * len(deployed)
 
 
 @pytest.mark.parametrize("deployment", [TEXT_GENERATION, PREFERENCE])
 def test_the_form_shows_every_parameter_of_every_step_in_order_with_its_description(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], deployment: str
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], deployment: str
 ) -> None:
-    form = RunForm(page, stack, deployment)
+    form = ui.form(deployment)
     form.open()
 
     expected = list(shown_fields(form.schema))
     assert form.labels() == [label for label, _ in expected]
-    page_text = " ".join(page.locator("body").inner_text().split())
+    page_text = plain(ui.text())
     assert [text for _, text in expected if plain(text) not in page_text] == []
     screenshot(f"form-{deployment.partition('/')[0]}")
 
 
-def test_the_form_is_filled_with_the_defaults_of_the_flow(stack: Stack, page: Page) -> None:
-    form = RunForm(page, stack, PREFERENCE)
+def test_the_form_is_filled_with_the_defaults_of_the_flow(stack: Stack, ui: UI) -> None:
+    form = ui.form(PREFERENCE)
     form.open()
 
     assert form.value("source", "Files") == "flows/data/instructions.jsonl"
@@ -59,14 +76,14 @@ def test_the_form_is_filled_with_the_defaults_of_the_flow(stack: Stack, page: Pa
     assert form.value("ultrafeedback", "LLM", "Temperature") == ""
     assert form.value("ultrafeedback", "LLM", "Requests at a time") == "100"
     assert form.value("target", "Path") == "data/preference"
-    assert form.tabs("text_generation", "LLM")[0] == "OpenAI or compatible"
-    assert form.tabs("text_generation", "LLM")[-1] == "Your own"
+    providers = ["OpenAI or compatible", "Azure OpenAI", "Anthropic", "Hugging Face", "Your own"]
+    assert form.tabs("text_generation", "LLM") == form.tabs("ultrafeedback", "LLM") == providers
     assert form.tabs("source")[0] == "Files"
     assert form.tabs("target")[0] == "Dataset on disk"
 
 
-def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, page: Page) -> None:
-    form = RunForm(page, stack, TEXT_GENERATION)
+def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, ui: UI) -> None:
+    form = ui.form(TEXT_GENERATION)
     form.open()
     labels = form.labels()
 
@@ -79,11 +96,11 @@ def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, page: Pag
 
 
 def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    rows = prompts("a changed temperature")
+    rows = prompts(ui, "a changed temperature")
     source = str(stack.source("ui", rows))
-    form = RunForm(page, stack, TEXT_GENERATION)
+    form = ui.form(TEXT_GENERATION)
     form.open()
 
     form.fill(source, "source", "Files")
@@ -97,25 +114,25 @@ def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
     assert {body["temperature"] for body in bodies} == {0.35}
     # Fields that were left alone add nothing: it's what any other way of starting the run sends.
     assert {name for body in bodies for name in body} == {"model", "messages", "temperature"}
-    open_run(page, stack, run)
-    assert "Completed" in page.locator("body").inner_text()
+    ui.open_run(run)
+    assert "Completed" in ui.text()
     screenshot("run-completed")
     (report,) = stack.artifacts(run)
-    page.goto(f"{stack.ui}/artifacts/artifact/{report['id']}")
-    page.get_by_role("heading", name="Steps").wait_for()
-    assert "text_generation" in page.locator("table").first.inner_text()
+    ui.go(f"/artifacts/artifact/{report['id']}")
+    ui.page.get_by_role("heading", name="Steps").wait_for()
+    assert "text_generation" in ui.page.locator("table").first.inner_text()
     screenshot("run-report")
 
 
 def test_a_form_left_alone_finds_the_answers_of_a_run_that_was_started_otherwise(
-    stack: Stack, page: Page, tmp_path: Path
+    stack: Stack, ui: UI, tmp_path: Path
 ) -> None:
-    source = str(stack.source("ui-cache", prompts("answers that are there already")))
+    source = str(stack.source("ui-cache", prompts(ui, "answers that are there already")))
     target = {"path": str(tmp_path / "out")}
     stack.wait(stack.start(TEXT_GENERATION, {"source": {"data_files": source}, "target": target}))
     assert len(stack.asked()) == 6
     stack.provider.clear()
-    form = RunForm(page, stack, TEXT_GENERATION)
+    form = ui.form(TEXT_GENERATION)
     form.open()
 
     form.fill(source, "source", "Files")
@@ -126,10 +143,10 @@ def test_a_form_left_alone_finds_the_answers_of_a_run_that_was_started_otherwise
 
 
 def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    rows = prompts("another provider")
-    form = RunForm(page, stack, TEXT_GENERATION)
+    rows = prompts(ui, "another provider")
+    form = ui.form(TEXT_GENERATION)
     form.open()
 
     form.fill(str(stack.source("ui-provider", rows)), "source", "Files")
@@ -137,7 +154,7 @@ def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
     form.fill(stack.provider.base_url, "text_generation", "LLM", "Address")
     form.fill(str(tmp_path / "out"), "target", "Path")
     # Prefect shows the description of the chosen tab: a sentence for people, no code of a docstring.
-    assert ">>>" not in page.locator("body").inner_text()
+    assert ">>>" not in ui.text()
     screenshot("form-another-provider")
     run = form.submit()
     stack.wait(run)
@@ -148,9 +165,9 @@ def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
 
 
 def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_twice(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    rows = prompts("a provider that goes down", 8)
+    rows = prompts(ui, "a provider that goes down", 8)
     parameters: dict[str, Any] = {
         "source": {"data_files": str(stack.source("ui-retry", rows))},
         "text_generation": {"llm": {"max_concurrent_requests": 1, "max_retries": 0, "outage_timeout": 5}},
@@ -158,52 +175,52 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     }
     stack.provider.set(latency=0.3)
     run = stack.start(TEXT_GENERATION, parameters)
-    wait_for(lambda: len(stack.asked()) >= 3, seconds=60, what="the third answer", pause=0.05)
+    wait_for(lambda: len(stack.asked()) >= 3, what="the third answer", pause=0.05)
     stack.provider.stop()
 
     failed = stack.wait(run, "FAILED")
     answered = stack.asked()
     assert 3 <= len(answered) < len(rows)
     assert stack.provider.base_url in failed["state"]["message"]
-    open_run(page, stack, run, "details")
-    assert "hasn't answered for" in page.locator("body").inner_text()
+    ui.open_run(run, "Details")
+    assert "hasn't answered for" in ui.text()
     screenshot("run-failed")
-    open_run(page, stack, run)
+    ui.open_run(run)
     screenshot("run-failed-logs")
 
     stack.provider.start()
     stack.provider.set(latency=0.0)
-    retry(page)
-    done = stack.wait(run, seconds=60, past=failed["state"]["id"])
+    ui.retry()
+    done = stack.wait(run, past=failed["state"]["id"])
 
     assert done["run_count"] == 2
     assert Counter(stack.asked()) == Counter(row["instruction"] for row in rows)
     dataset = load_from_disk(str(tmp_path / "out"))
     assert dataset["instruction"][:] == [row["instruction"] for row in rows]
     assert all(dataset["generation"][:])
-    open_run(page, stack, run)
+    ui.open_run(run)
     screenshot("run-retried")
 
 
 def test_a_run_under_way_is_cancelled_by_its_button_and_leaves_nothing_behind(
-    stack: Stack, page: Page, screenshot: Callable[[str], None], tmp_path: Path
+    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    rows = prompts("a run cancelled in the UI", 4)
+    rows = prompts(ui, "a run cancelled in the UI", 4)
     parameters = {
         "source": {"data_files": str(stack.source("ui-cancel", rows))},
         "target": {"path": str(tmp_path / "out")},
     }
     stack.provider.set(latency=120.0)
     run = stack.start(TEXT_GENERATION, parameters)
-    wait_for(lambda: stack.provider.stats.in_flight == len(rows), seconds=60, what="the requests")
+    wait_for(lambda: stack.provider.stats.in_flight == len(rows), what="the requests")
 
-    open_run(page, stack, run)
+    ui.open_run(run)
     screenshot("run-running")
-    cancel(page)
+    ui.cancel()
 
-    stack.wait(run, "CANCELLED", seconds=60)
-    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), seconds=20, what="the end of the run's process")
-    wait_for(lambda: stack.provider.stats.in_flight == 0, seconds=10, what="the end of its requests")
+    stack.wait(run, "CANCELLED")
+    wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), what="the end of the run's process")
+    wait_for(lambda: stack.provider.stats.in_flight == 0, what="the end of its requests")
     assert not (tmp_path / "out").exists()
-    open_run(page, stack, run)
+    ui.open_run(run)
     screenshot("run-cancelled")
