@@ -11,7 +11,7 @@ from types import ModuleType
 import llms
 import tasks
 from flows.cli import READY_MADE
-from tasks.card import citations_in, one_line, table
+from tasks.targets.card import citations_in, one_line, table
 
 PAGE = Path(__file__).parent / "guides" / "gallery.md"
 COMMAND = "python -m deployments.gallery"

@@ -11,6 +11,7 @@ from prefect.deployments.runner import EntrypointType  # pyright: ignore[reportP
 from prefect.events import DeploymentEventTrigger, ResourceSpecification
 from prefect.schedules import Cron
 
+from deployments.schedules import left_as
 from flows.classification_data import classification_data
 from flows.embedding_data import embedding_data
 from flows.function_calling import function_calling
@@ -46,9 +47,9 @@ def deployments() -> list[Any]:
         preference.to_deployment(
             "preference-weekly",
             tags=["stillflow", "weekly"],
-            parameters={"use_cache": False, "target": {"path": "data/preference-weekly"}},
-            # Off until someone wants to pay for it: switch it on here, or on the deployment's page.
-            schedule=Cron(WEEKLY, timezone="Etc/UTC", active=False),
+            parameters={"use_cache": False, "target": {"path": "data/preference-weekly/{date}"}},
+            # Off until someone wants to pay for it: switch it on on the deployment's page.
+            schedule=Cron(WEEKLY, timezone="Etc/UTC", slug="weekly", active=False),
             entrypoint_type=module,
         ),
         model_preference.to_deployment("model-preference", tags=["stillflow"], entrypoint_type=module),
@@ -63,7 +64,7 @@ def deployments() -> list[Any]:
             tags=["stillflow"],
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
             # Off, for it starts a process each time, and runs look after their own jobs.
-            schedule=Cron(EVERY_FIVE_MINUTES, timezone="Etc/UTC", active=False),
+            schedule=Cron(EVERY_FIVE_MINUTES, timezone="Etc/UTC", slug="every-five-minutes", active=False),
             triggers=[CANCELLED_RUNS],
             entrypoint_type=module,
         ),
@@ -71,6 +72,16 @@ def deployments() -> list[Any]:
     ]
 
 
+def as_people_left_them(made: list[Any]) -> list[Any]:
+    """The deployments, with their schedules on or off as they are at the server."""
+    for deployment in made:
+        schedules: list[Any] = deployment.schedules or []
+        for schedule in schedules:
+            name = f"{deployment.flow_name}/{deployment.name}"
+            schedule.active = left_as(name, schedule.slug, active=schedule.active)["active"]
+    return made
+
+
 # Each run is a process of its own that imports this module: without the guard it would serve again.
 if __name__ == "__main__":
-    serve(*deployments())
+    serve(*as_people_left_them(deployments()))

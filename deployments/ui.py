@@ -72,7 +72,7 @@ def is_up(api: str) -> bool:
 
 def rehearse(stack: ExitStack) -> None:
     """Let the local provider answer, and say so."""
-    from flows.cli import rehearsal
+    from flows.without_key import rehearsal
 
     stack.enter_context(rehearsal())
 
