@@ -6,15 +6,15 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from flows.authoring.preview import checked
 from flows.cli import flow_named, given_parameters
-from flows.preview import checked
 from llms.local_provider import LocalProvider
-from tests.conftest import ROOT
+from tests.conftest import LONGEST, ROOT
+from tests.warm import WarmPython
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "deployments" / "guides").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -39,7 +39,13 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=[f"program {n}" for n in range(1, len(PROGRAMS) + 1)])
 def test_a_program_runs_and_prints_what_the_page_says(
-    program: str, printed: str | None, provider: LocalProvider, storage: Path, prefect_api: str, tmp_path: Path
+    program: str,
+    printed: str | None,
+    warm: WarmPython,
+    provider: LocalProvider,
+    storage: Path,
+    prefect_api: str,
+    tmp_path: Path,
 ) -> None:
     provider.set(answers={"Is this review": "Positive."})
     path = tmp_path / "program.py"
@@ -52,7 +58,7 @@ def test_a_program_runs_and_prints_what_the_page_says(
     }
 
     done = subprocess.run(
-        [sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [warm.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
     )
 
     assert done.returncode == 0, done.stderr
@@ -66,10 +72,10 @@ def test_a_target_of_make_exists(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if " preview " in each])
-def test_a_preview_runs_as_written(command: str, storage: Path) -> None:
-    words = [sys.executable, *shlex.split(command)[1:]]
+def test_a_preview_runs_as_written(command: str, warm: WarmPython, storage: Path) -> None:
+    words = [warm.executable, *shlex.split(command)[1:]]
 
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
 
     assert done.returncode == 0, done.stderr
     assert "user: " in done.stdout
@@ -85,14 +91,14 @@ def test_the_parameters_of_a_run_fit_its_flow(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith(("prefect ", "python "))])
-def test_the_options_of_a_command_exist(command: str) -> None:
+def test_the_options_of_a_command_exist(command: str, warm: WarmPython) -> None:
     words = shlex.split(command)
-    program = [sys.executable, "-m", "prefect"] if words[0] == "prefect" else [sys.executable, "-m", words[2]]
+    program = [warm.executable, "-m", "prefect" if words[0] == "prefect" else words[2]]
     rest = words[1:] if words[0] == "prefect" else words[3:]
     options = [word for word in rest if word.startswith("-")]
     commands = [word for word in rest[:2] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
 
-    done = subprocess.run([*program, *commands, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*program, *commands, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
 
     assert done.returncode == 0, done.stderr
     assert all(option in done.stdout for option in options if option != "-m"), done.stdout
