@@ -31,7 +31,7 @@ NAMES_OF_OWN_SERVERS = (".localhost", ".local", ".internal", ".lan")
 SECONDS_PER_CARD = 60
 USUAL_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
 """The words for requests without a tier of their own. Another one has a price in the list, or it's assumed."""
-SAY_WHAT_IT_COST = frozenset({"openrouter", "x-ai"})
+SAY_WHAT_IT_COST = frozenset({"openrouter", "perplexity", "x-ai"})
 """The providers whose answers have their price, by the list's names."""
 PART_OF = {
     "cache_write_1h_mtok": ("cache_write_mtok",),
