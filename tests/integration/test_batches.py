@@ -346,6 +346,12 @@ def test_a_job_that_the_providers_quota_refuses_is_submitted_when_another_one_en
     check(tmp_path / "two", "two")
 
 
+def ends_told(stack: Stack) -> int:
+    """How often the worker itself told of a run's process that didn't end well."""
+    log = (stack.folder / "worker.log").read_text(encoding="utf-8", errors="replace")
+    return sum("prefect.flow_runs.worker" in line and "exceeded its memory" in line for line in log.splitlines())
+
+
 def test_a_run_that_is_killed_at_every_point_and_retried_submits_nothing_twice_and_mixes_up_nothing(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -355,14 +361,15 @@ def test_a_run_that_is_killed_at_every_point_and_retried_submits_nothing_twice_a
     run, past = "", ""
     for point in POINTS:
         kill_at.write_text(point)
+        told = ends_told(stack)
         if run:
             retry(stack, run)
         else:
             run = stack.start(deployment, {})
         stack.wait(run, {"CRASHED"}, past=past)
-        # The worker looks after the end of the process as well: a retry before that would be taken for crashed.
+        # The worker tells of the end of the process as well, later: a retry before that would be taken for crashed.
         wait_for(lambda: not processes_of(run), what="the end of the run's processes")  # noqa: B023
-        time.sleep(2)
+        wait_for(lambda: ends_told(stack) > told, what="what the worker says of the end")  # noqa: B023
         past = stack.run(run)["state"]["id"]
         assert not kill_at.exists(), stack.story(run, f"crashed before {point}")
     retry(stack, run)

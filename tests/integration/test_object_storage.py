@@ -185,12 +185,15 @@ def test_of_several_who_make_an_object_at_a_time_one_does(s3: Storage) -> None:
 
 
 class SlowStorage(Storage):
-    """A store whose writes take their time, and fail as often as ordered."""
+    """A store whose writes wait for their way, and fail as often as ordered."""
 
     failures: list[str]
+    writing: threading.Event
+    way: threading.Event
 
     def write(self, path: str, content: bytes) -> None:
-        time.sleep(0.3)
+        self.writing.set()
+        assert self.way.wait(LONGEST)
         if self.failures:
             raise StorageError(self.failures.pop())
         super().write(path, content)
@@ -198,26 +201,26 @@ class SlowStorage(Storage):
 
 def slow_storage(failures: list[str]) -> SlowStorage:
     storage = SlowStorage(f"memory://slow-{time.time_ns()}")
-    object.__setattr__(storage, "failures", failures)
+    for name, value in {"failures": failures, "writing": threading.Event(), "way": threading.Event()}.items():
+        object.__setattr__(storage, name, value)
+    storage.way.set()
     return storage
 
 
 def test_nobody_who_appends_waits_for_the_store() -> None:
-    store = Store(slow_storage([]), "space")
-    longest = 0.0
-    end = time.monotonic() + 3 * FLUSH_SECONDS
+    storage = slow_storage([])
+    store = Store(storage, "space")
+    storage.way.clear()
+    store.append([line("0")])
+    wait_for(storage.writing.is_set, what="a write of the store")
 
-    for number in range(10_000):
-        start = time.monotonic()
+    for number in range(1, 1000):
         store.append([line(f"{number}")])
-        longest = max(longest, time.monotonic() - start)
-        if start > end:
-            break
-        time.sleep(0.01)
-    store.close()
 
-    assert longest < 0.2
-    assert len(kept(store.storage, map(str, range(10_000)))) == number + 1
+    assert not storage.way.is_set()
+    storage.way.set()
+    store.close()
+    assert len(kept(store.storage, map(str, range(1000)))) == 1000
 
 
 def test_a_write_that_failed_is_told_at_the_next_answer_and_made_up_for_at_the_end() -> None:

@@ -47,12 +47,11 @@ def note_worker(inputs: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes, which start anew where they die."""
-    # What this test pickles is found by its name there.
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ.PYTHONPATH": str(ROOT)}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as running,
-    ):
-        yield running
+    with pytest.MonkeyPatch.context() as environment:
+        # What this test pickles is found by its name there.
+        environment.setenv("PYTHONPATH", str(ROOT))
+        with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as running:
+            yield running
 
 
 @pytest.fixture

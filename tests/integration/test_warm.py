@@ -29,7 +29,7 @@ def both(
     """What a cold and a warm Python do with the same command."""
 
     def run(python: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **variables}
+        environment = {**os.environ, "PYTHONPATH": "", **variables}
         return subprocess.run([python, *command], cwd=cwd, env=environment, input=given, capture_output=True, text=True)
 
     return run(sys.executable), run(str(warm.executable))
