@@ -159,9 +159,9 @@ class Variants:
         tabs = whole.get("anyOf", [whole])
         own = [dict(self.own_tab)] if self.own_tab else []
         known = {name: None for tab in tabs for name in handler.resolve_ref_schema(tab).get("properties", {})}
-        # Where no variant is named, a server says of a wrong name what there is, in place of "not valid under any".
-        unnamed = {"propertyNames": {"not": {"const": self.tag}}}
-        helped = {"if": unnamed, "then": {"propertyNames": {"enum": list(known)}}}
+        # Of a wrong name a server says what there is, in place of "not valid under any". Own classes have other names.
+        ours = {"properties": {self.tag: {"enum": list(self.ours)}}}
+        helped = {"if": ours, "then": {"propertyNames": {"enum": list(known)}}}
         return {"anyOf": [*tabs, *own], "title": self.title, **helped}
 
 

@@ -228,6 +228,7 @@ def test_the_server_takes_parts_and_refuses_mistakes(
             "'nmu_generations' is not one of ['llm', 'template', 'columns', ",
         ),
         ({"text_generation": {"llm": {"modle": "gpt-4o"}}}, "'modle' is not one of ['provider', "),
+        ({"text_generation": {"llm": {"provider": "openai", "modle": "m"}}}, "'modle' is not one of ['provider', "),
         ({"source": {"data_file": "x.jsonl"}}, "'data_file' is not one of ["),
     ],
     ids=["a step's", "an LLM's", "a source's"],
