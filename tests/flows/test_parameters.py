@@ -231,7 +231,7 @@ def test_the_server_takes_parts_and_refuses_mistakes(
         ({"text_generation": {"llm": {"provider": "openai", "modle": "m"}}}, "'modle' is not one of ['provider', "),
         ({"source": {"data_file": "x.jsonl"}}, "'data_file' is not one of ["),
     ],
-    ids=["a step's", "an LLM's", "a source's"],
+    ids=["a step's", "an LLM's", "a named LLM's", "a source's"],
 )
 def test_a_server_that_refuses_a_name_says_which_ones_there_are(given: dict[str, Any], said: str) -> None:
     schema = text_generation.parameters.model_dump()
