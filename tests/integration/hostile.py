@@ -364,7 +364,8 @@ class HostileProvider:
             (job.errors if fault in IN_ERROR_FILE else lines).append(broken)
             return
         job.completed += 1
-        lines.append(json.dumps(self._answered_line(name, self.answer(body))).encode())
+        # What a colleague pays for is no concern of ours.
+        lines.append(json.dumps(self._answered_line(name, self.answer(body, sold=not job.foreign))).encode())
         if self.game.wire == "openai" and self.plays("an error beside the answer", key, 0.3):
             error = {"code": "batch_cancelled", "message": "cancelled"}
             job.errors.append(json.dumps({"custom_id": name, "response": None, "error": error}).encode())
@@ -909,8 +910,9 @@ def judge_rows(game: Game, model: str, rows: list[dict[str, Any]]) -> Verdict:
 
 
 def texts_of(row: dict[str, Any]) -> list[str]:
+    """What was sold for a row. Half a character, read as the sign for it, isn't a part of that."""
     found = row.get("generation")
-    return [text for text in (found if isinstance(found, list) else [found]) if text]
+    return [text.replace("\ufffd", "") for text in (found if isinstance(found, list) else [found]) if text]
 
 
 # --- the play
