@@ -20,6 +20,7 @@ from flows.engine.errors import TooManyFailedRowsError, masked_errors
 from flows.engine.event_loops import await_or_run
 from flows.engine.execution import execute
 from flows.engine.graph import Node, Rows
+from flows.engine.outcome import note_outcome
 from flows.engine.ownership import while_held
 from flows.engine.report import failure_lines, summary_lines
 from flows.engine.run import BatchSettings, Run
@@ -140,6 +141,9 @@ async def _finish(
         await _conclude(run, nodes, refs)
         raise
     await _conclude(run, nodes, refs)
+    if run.limits is None or run.limits.ask:
+        every = [ref for shards in refs for ref in shards]
+        note_outcome(run, sum(ref.rows for ref in every), sum(ref.failed for ref in every))
     return datasets
 
 

@@ -25,7 +25,7 @@ async def publish_report(run: Run) -> None:
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is not None:
-        with _no_need_of_the_server("the run's report"):
+        with no_need_of_the_server("the run's report"):
             await acreate_markdown_artifact(
                 masked(report_markdown(run)), key="run-report", description="Steps, tokens, failures"
             )
@@ -41,12 +41,12 @@ async def publish_failed_rows(run: Run, nodes: Sequence[Node], refs: Sequence[Se
     table, total = await asyncio.to_thread(failed_rows, run.storage, nodes, refs)
     if table:
         shown = f"the first {len(table):,} of {total:,}" if len(table) < total else f"all {total:,}"
-        with _no_need_of_the_server("the failed rows"):
+        with no_need_of_the_server("the failed rows"):
             await acreate_table_artifact(table, key="failed-rows", description=f"Rows that failed: {shown}")
 
 
 @contextlib.contextmanager
-def _no_need_of_the_server(what: str) -> Generator[None]:
+def no_need_of_the_server(what: str) -> Generator[None]:
     """What can't be shown because Prefect's server is away is no reason to fail: the rows are saved."""
     import httpx
 
