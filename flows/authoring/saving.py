@@ -31,6 +31,7 @@ from flows.store.shards import ShardRef
 from flows.waiting.leaving import done_waiting, wait_for, wake
 from llms.secrets import masked
 from tasks.targets.card import dataset_card
+from tasks.targets.look import look_at
 from tasks.targets.savers import Saver
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ async def _finish(
             for shards, node in zip(refs, nodes, strict=True)
         ]
         datasets = dict(zip(leaves, opened, strict=True))
+        if run.limits is None or run.limits.ask:
+            run.looks = {name: await asyncio.to_thread(look_at, dataset) for name, dataset in datasets.items()}
         _check_failures(run, refs, datasets, max_failed_rows)
         shards_of = dict(zip(leaves, refs, strict=True))
         for name, target in wanted.items():
@@ -132,7 +135,9 @@ async def _finish(
             if run.saved_before.get(name) == rows:
                 continue
             only = {name: datasets[name]}
-            card = masked(dataset_card(await run_record(run, [leaves[name].node], only), first_row(only)))
+            card = masked(
+                dataset_card(await run_record(run, [leaves[name].node], only), first_row(only), run.looks.get(name))
+            )
             run.saved.append(await asyncio.to_thread(target.save, datasets[name], card))
             run.saved_before[name] = rows
             run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", run.saved[-1])
