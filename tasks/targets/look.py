@@ -66,8 +66,9 @@ def look_markdown(look: Look, *, heading: str = "") -> str:
     all_of_them = f"all {look.rows:,}"
     first = ", failed ones first" if failure_in(look.sample[0][1]) is not None else ""
     sample = f"{len(look.sample)} rows, spread evenly over {all_of_them}{first}. Long values are cut."
-    parts = [f"## Sample{of}", sample, sample_markdown(look.sample)]
+    parts: list[str] = []
     if spread := distributions_markdown(look.seen):
         counted = "Of all rows." if look.seen.rows == look.rows else f"Of {look.seen.rows:,} rows, spread evenly."
         parts += [f"## Distributions{of}", counted, spread]
+    parts += [f"## Sample{of}", sample, sample_markdown(look.sample)]
     return "\n\n".join(parts)

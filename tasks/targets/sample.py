@@ -47,10 +47,9 @@ def row_markdown(row: Row) -> str:
     sides = [pair for pair in PAIRS if all(name in shown for name in pair)]
     paired = {name for pair in sides for name in pair}
     facts = {name: fact for name, value in shown.items() if (fact := _fact(value)) and name not in paired}
-    parts = [_failure(row)]
+    parts = [_failure(row), " · ".join(f"{code(name)} {fact}" for name, fact in facts.items())]
     parts += [_long(name, value) for name, value in shown.items() if name not in facts and name not in paired]
     parts += [_side_by_side(row, pair) for pair in sides]
-    parts.append(" · ".join(f"{code(name)} {fact}" for name, fact in facts.items()))
     if len(columns) > len(shown):
         parts.append(f"{len(columns) - len(shown):,} more columns")
     return "\n\n".join(part for part in parts if part)

@@ -39,7 +39,7 @@ def test_in_the_runs_report_the_failed_rows_and_the_card(
 
     assert run.looks["gen"].seen.failed == len(EVIL)
     pages = check_inert(report_markdown(run))
-    reasons, _, _ = pages[1].text.partition("Sample")
+    reasons, _, _ = pages[1].text.partition("Distributions")
     assert reasons.count("the provider refuses the request (400)") == len(set(EVIL))
     stream = rows.node.stream
     assert stream is not None

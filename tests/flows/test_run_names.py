@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from prefect import Flow as PrefectFlow
 from prefect import flow as prefects_flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Completed
 from prefect.utilities.names import generate_slug
@@ -193,3 +195,49 @@ def test_an_outcome_in_words() -> None:
     assert str(Outcome(1)) == "1 row, none failed"
     whole = Outcome(2000, 3, Cost(1.2), Cost(0.4, partial=True), ("a", "b"))
     assert str(whole) == "2,000 rows, 3 of them failed, $1.20 (at least $0.40 of it now), saved to a and b"
+
+
+def artifacts_of(run: Any) -> dict[str, list[Any]]:
+    own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    found: dict[str, list[Any]] = {}
+    with get_client(sync_client=True) as client:
+        for each in client.read_artifacts(artifact_filter=own):
+            found.setdefault(str(each.key), []).append(each.data)
+    return found
+
+
+def test_a_retrys_report_takes_the_place_of_the_failed_attempts(
+    answering: PrefectFlow[..., Any], provider: LocalProvider, storage: Path, prefect: str
+) -> None:
+    provider.set(faults=[FaultRule(status=400, message="not now", times=2)])
+    with get_client(sync_client=True) as client:
+        made = client.create_flow_run(answering, parameters={"max_failed_rows": 0})
+        go(answering, {"max_failed_rows": 0}, made)
+        failed = artifacts_of(made)
+        client.set_flow_run_state(made.id, AwaitingRetry(), force=True)
+        go(answering, {"max_failed_rows": 0}, client.read_flow_run(made.id))
+        done = artifacts_of(made)
+
+    assert sorted(failed) == ["failed-rows", "run-report"]
+    assert "**Ended after" in failed["run-report"][0]
+    assert "not now" in failed["run-report"][0]
+    (report,) = done.pop("run-report")
+    assert report.startswith("Done in ")
+    assert "## Sample" in report
+    assert "not now" not in report
+    assert done == {}
+
+
+def test_failed_rows_of_a_retry_take_the_place_of_those_before(
+    answering: PrefectFlow[..., Any], provider: LocalProvider, storage: Path, prefect: str
+) -> None:
+    provider.set(faults=[FaultRule(status=400, message="not now", times=3)])
+    with get_client(sync_client=True) as client:
+        made = client.create_flow_run(answering, parameters={"max_failed_rows": 0})
+        go(answering, {"max_failed_rows": 0}, made)
+        provider.set(faults=[FaultRule(status=400, message="never", times=1)])
+        client.set_flow_run_state(made.id, AwaitingRetry(), force=True)
+        go(answering, {"max_failed_rows": 0.5}, client.read_flow_run(made.id))
+        (table,) = artifacts_of(made)["failed-rows"]
+
+    assert ["never" in row["message"] for row in json.loads(table)] == [True]

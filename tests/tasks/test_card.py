@@ -282,7 +282,7 @@ def test_what_was_seen_of_the_rows_stands_before_the_parameters() -> None:
 
     card = dataset_card(RUN, ROW, look)
 
-    assert card.index("## Sample") < card.index("## Distributions") < card.index("## Parameters")
+    assert card.index("## Distributions") < card.index("## Sample") < card.index("## Parameters")
     assert "10 rows, spread evenly over all 20." in card
     assert "| `stars` | `3` | 20 (100%) |" in card
     assert "## Sample" not in dataset_card(RUN, ROW)

@@ -91,9 +91,10 @@ def test_reasoning_is_folded_and_short_values_share_a_line() -> None:
         {"label": "good", "reasoning": "Let me think. " * 20, "rating": 4, "scores": [1, None], "v": [0.5] * 64}
     )
 
-    folded, _, rest = shown.partition("</details>")
+    facts, _, folded = shown.partition("\n\n")
     assert folded.startswith("<details>\n<summary>reasoning</summary>\n\nLet me think. ")
-    assert rest.strip() == "`label` good · `rating` `4` · `scores` `1, –` · `v` 64 numbers"
+    assert folded.endswith("\n\n</details>")
+    assert facts == "`label` good · `rating` `4` · `scores` `1, –` · `v` 64 numbers"
 
 
 def test_long_texts_are_cut_and_say_by_how_much() -> None:
