@@ -12,7 +12,10 @@ READERS = {
     "with tables": MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]),
     "all rules": MarkdownIt("js-default", {"html": True}),
 }
-HARMLESS = {"p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "li", "strong", "h1", "h2"}
+HARMLESS = {
+    *("p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "ol", "li", "strong"),
+    *("h1", "h2", "h3", "details", "summary"),
+}
 # GitHub's and remark's readers make links of these, the latter after all escapes are read; linkify-it of hosts' names.
 AUTOLINK = re.compile(
     r"https?://|ftp://|//\w|www\.|mailto:|xmpp:|[\w.+-]+@[\w-]+\.[\w-]|\w\.(com|org|net|invalid|example|dev|io|ru|de)\b",

@@ -17,6 +17,7 @@ from prefect.flow_engine import BaseFlowRunEngine
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from flows.engine.errors import CLEAR_ERRORS, failed_state, masked_errors
+from flows.engine.outcome import outcomes_noted, told_of_run
 from llms.parameters import (
     Configurable,
     ParameterError,
@@ -250,7 +251,7 @@ def _starting_flow_run() -> Any:
 
 
 def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with errors whose message says it all returned as a failed state."""
+    """The function, with errors whose message says it all returned as a failed state, and its rows told in the last."""
     if hasattr(function, "__stillflow__"):
         return function
     if inspect.iscoroutinefunction(function):
@@ -258,8 +259,8 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                with masked_errors():
-                    return await function(*args, **kwargs)
+                with masked_errors(), outcomes_noted() as outcomes:
+                    return told_of_run(await function(*args, **kwargs), list(outcomes.values()))
             except CLEAR_ERRORS as error:
                 return failed_state(error)
 
@@ -268,8 +269,8 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
-            with masked_errors():
-                return function(*args, **kwargs)
+            with masked_errors(), outcomes_noted() as outcomes:
+                return told_of_run(function(*args, **kwargs), list(outcomes.values()))
         except CLEAR_ERRORS as error:
             return failed_state(error)
 

@@ -20,6 +20,7 @@ from flows.engine.errors import TooManyFailedRowsError, masked_errors
 from flows.engine.event_loops import await_or_run
 from flows.engine.execution import execute
 from flows.engine.graph import Node, Rows
+from flows.engine.outcome import note_outcome
 from flows.engine.ownership import while_held
 from flows.engine.report import failure_lines, summary_lines
 from flows.engine.run import BatchSettings, Run
@@ -30,6 +31,7 @@ from flows.store.shards import ShardRef
 from flows.waiting.leaving import done_waiting, wait_for, wake
 from llms.secrets import masked
 from tasks.targets.card import dataset_card
+from tasks.targets.look import look_at
 from tasks.targets.savers import Saver
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ async def _finish(
             for shards, node in zip(refs, nodes, strict=True)
         ]
         datasets = dict(zip(leaves, opened, strict=True))
+        if run.limits is None or run.limits.ask:
+            run.looks = {name: await asyncio.to_thread(look_at, dataset) for name, dataset in datasets.items()}
         _check_failures(run, refs, datasets, max_failed_rows)
         shards_of = dict(zip(leaves, refs, strict=True))
         for name, target in wanted.items():
@@ -131,7 +135,9 @@ async def _finish(
             if run.saved_before.get(name) == rows:
                 continue
             only = {name: datasets[name]}
-            card = masked(dataset_card(await run_record(run, [leaves[name].node], only), first_row(only)))
+            card = masked(
+                dataset_card(await run_record(run, [leaves[name].node], only), first_row(only), run.looks.get(name))
+            )
             run.saved.append(await asyncio.to_thread(target.save, datasets[name], card))
             run.saved_before[name] = rows
             run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", run.saved[-1])
@@ -140,6 +146,9 @@ async def _finish(
         await _conclude(run, nodes, refs)
         raise
     await _conclude(run, nodes, refs)
+    if run.limits is None or run.limits.ask:
+        every = [ref for shards in refs for ref in shards]
+        note_outcome(run, sum(ref.rows for ref in every), sum(ref.failed for ref in every))
     return datasets
 
 

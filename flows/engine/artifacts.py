@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Generator, Sequence
+from uuid import UUID
 
 from flows.engine.failures import failed_rows
 from flows.engine.graph import Node
@@ -20,33 +22,72 @@ from llms.secrets import masked
 
 
 async def publish_report(run: Run) -> None:
-    """The run's report as an artifact, where there's a flow run to show it in."""
+    """The run's report as an artifact, where there's a flow run to show it in. A retry's replaces that before it."""
     from prefect.artifacts import acreate_markdown_artifact
     from prefect.context import FlowRunContext
 
-    if FlowRunContext.get() is not None:
-        with _no_need_of_the_server("the run's report"):
-            await acreate_markdown_artifact(
-                masked(report_markdown(run)), key="run-report", description="Steps, tokens, failures"
-            )
+    if FlowRunContext.get() is None:
+        return
+    report = masked(report_markdown(run))
+    description = "Steps, cost and failures, how values are spread, and a sample of the rows"
+    with no_need_of_the_server("the run's report"):
+        if not await _replaced(run, "run-report", report, description):
+            await acreate_markdown_artifact(report, key="run-report", description=description)
 
 
 async def publish_failed_rows(run: Run, nodes: Sequence[Node], refs: Sequence[Sequence[ShardRef]]) -> None:
-    """The failed rows of the datasets as an artifact, where there's a flow run to show it in."""
+    """The failed rows of the datasets as an artifact, where there's a flow run to show it in.
+
+    A retry's take the place of those before it; where none is left, there's no such artifact any more.
+    """
     from prefect.artifacts import acreate_table_artifact
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is None:
         return
     table, total = await asyncio.to_thread(failed_rows, run.storage, nodes, refs)
-    if table:
-        shown = f"the first {len(table):,} of {total:,}" if len(table) < total else f"all {total:,}"
-        with _no_need_of_the_server("the failed rows"):
-            await acreate_table_artifact(table, key="failed-rows", description=f"Rows that failed: {shown}")
+    shown = f"the first {len(table):,} of {total:,}" if len(table) < total else f"all {total:,}"
+    description = f"Rows that failed: {shown}"
+    with no_need_of_the_server("the failed rows"):
+        replaced = await _replaced(run, "failed-rows", json.dumps(table) if table else None, description)
+        if table and not replaced:
+            await acreate_table_artifact(table, key="failed-rows", description=description)
+
+
+async def _replaced(run: Run, key: str, data: str | None, description: str) -> bool:
+    """Whether an earlier attempt of the flow run had such an artifact, which has new data now.
+
+    Args:
+        data: the new one; None to delete what is there.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import ArtifactUpdate
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+    from prefect.exceptions import ObjectNotFound
+
+    # The Prefect tasks of a flow run stand beside each other: each has its own.
+    if run.in_task:
+        return False
+    own = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run.flow_run)]), key=ArtifactFilterKey(any_=[key])
+    )
+    async with get_client() as client:
+        found = [each for each in await client.read_artifacts(artifact_filter=own) if each.task_run_id is None]
+        if not found:
+            return False
+        # Somebody may delete them meanwhile.
+        with contextlib.suppress(ObjectNotFound):
+            if data is None:
+                for each in found:
+                    await client.delete_artifact(each.id)
+            else:
+                await client.update_artifact(found[0].id, ArtifactUpdate(data=data, description=description))
+            return True
+    return False
 
 
 @contextlib.contextmanager
-def _no_need_of_the_server(what: str) -> Generator[None]:
+def no_need_of_the_server(what: str) -> Generator[None]:
     """What can't be shown because Prefect's server is away is no reason to fail: the rows are saved."""
     import httpx
 

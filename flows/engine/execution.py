@@ -16,6 +16,7 @@ from flows.engine.graph import Node, Stream, aligned
 from flows.engine.lanes import Turn, Turns, find_lanes
 from flows.engine.report import progress_line
 from flows.engine.run import Run, progress_listener
+from flows.engine.run_name import name_run
 from flows.engine.sources import SourceRows, names_of_steps
 from flows.engine.task_runs import as_task_run, told_of_shard
 from flows.engine.window import Window
@@ -50,6 +51,7 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     nodes = list({id(node): node for leaf in leaves for node in leaf.ancestry()}.values())
     use_credentials_store(find_credentials)
     to_run = [node for node in nodes if not _is_done(node)]
+    await name_run(leaves[0].run, nodes)
     if any(asks(node) for node in to_run):
         find_lanes(leaves[0].run)
         for node in to_run:
@@ -162,6 +164,7 @@ async def _make_rows(node: Node, step: GeneratorStep, gate: _Gate) -> None:
         if place == 0:
             raise PipelineError(f"{node.name} gave no rows: {type(step).__name__} with {step.model_dump(mode='json')}")
         source.say_what_was_found()
+        await gate.counted(node, progress.rows_out)
         return place
 
     await as_task_run(node.name, node.name, make)
@@ -412,6 +415,11 @@ class _Gate:
             check_columns(self._nodes, self._columns)
         if not self._unseen:
             self._open.set()
+
+    async def counted(self, source: Node, rows: int) -> None:
+        """A source has given all its rows. What several give isn't what comes of them together."""
+        if len(self._sources) == 1:
+            await name_run(source.run, self._nodes, rows)
 
     def fail(self, problem: Exception) -> None:
         """Something is wrong. If it is so before all sources are known, nothing is asked."""

@@ -16,8 +16,11 @@ from llms.errors import (
 )
 from tasks.base import ModelStep
 from tasks.markdown import code, link, plain, plain_lines, table
+from tasks.targets.look import look_markdown
 
 MOST_REASONS = 20
+MOST_LOOKS = 4
+"""Datasets that are looked at on a page."""
 LONGEST_PROBLEM = 1000
 """Characters of a line of why a run ended."""
 COST_NOTE = (
@@ -123,7 +126,10 @@ def report_markdown(run: Run) -> str:
         parts += ["## Failed rows", table(["Step", "Error", "Reason", "Rows"], reasons)]
     if run.saved:
         parts += ["## Saved", "\n".join(f"- {code(place)}" for place in run.saved)]
-    return "\n\n".join(parts)
+    several = len(run.looks) > 1
+    for name, look in list(run.looks.items())[:MOST_LOOKS]:
+        parts.append(look_markdown(look, heading=code(name) if several else ""))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _cut_off_table(run: Run) -> str:

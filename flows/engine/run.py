@@ -21,6 +21,7 @@ from flows.store.shards import ShardRef, Work
 from flows.store.storage import STORAGE_VARIABLE, Storage, StorageError, storage_at
 from llms.parameters import Configurable, set_quietly
 from tasks.steps import Step
+from tasks.targets.look import Look
 
 SHARD_ROWS = 500
 
@@ -141,6 +142,8 @@ class Run:
     """Where its datasets were saved."""
     saved_before: dict[str, str] = field(default_factory=dict[str, str])
     """A digest of the rows that each target got, by the last step."""
+    looks: dict[str, Look] = field(default_factory=dict[str, Look])
+    """What was seen of its datasets, by the last step."""
     problem: str = ""
     """Why it ended without them."""
     claims: dict[str, Claims] = field(default_factory=dict[str, Claims])

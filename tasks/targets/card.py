@@ -17,6 +17,7 @@ import yaml
 from llms.errors import cut
 from llms.prices import money
 from tasks.markdown import block, code, link, one_line, plain, table
+from tasks.targets.look import Look, look_markdown
 from tasks.templates import render
 
 LONGEST_TEXT = 1000
@@ -91,8 +92,13 @@ class RunRecord:
     """What this run spent of it."""
 
 
-def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None) -> str:
+def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None, look: Look | None = None) -> str:
     """The text of the README.md of a run's dataset.
+
+    Args:
+        run: what it was.
+        first_row: of the dataset, if it has any.
+        look: what was seen of the rows.
 
     Example:
         >>> from tasks.targets.card import RunRecord, dataset_card
@@ -143,6 +149,7 @@ def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None) -> str:
         failures=failures_table(run.failures),
         more_failures=max(0, len(run.failures) - MOST_FAILURES),
         example=block(still_json(shortened(first_row)), "json") if first_row is not None else "",
+        look=look_markdown(look) if look is not None else "",
         parameters=block(yaml_of(parameters_of(run)), "yaml"),
         addresses=addresses,
         entries=block("\n\n".join(entries), "bibtex") if entries else "",

@@ -37,8 +37,10 @@ def test_in_the_runs_report_the_failed_rows_and_the_card(
     run.problem = "\n".join(["rows failed", *(f"  1 × gen: BadRequestError: {words}" for words in EVIL)])
     run.saved += EVIL
 
+    assert run.looks["gen"].seen.failed == len(EVIL)
     pages = check_inert(report_markdown(run))
-    assert pages[1].text.count("the provider refuses the request (400)") == len(set(EVIL))
+    reasons, _, _ = pages[1].text.partition("Distributions")
+    assert reasons.count("the provider refuses the request (400)") == len(set(EVIL))
     stream = rows.node.stream
     assert stream is not None
     table, failed = failed_rows(run.storage, [rows.node], [[ref for _, ref in stream.items]])

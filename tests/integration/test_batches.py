@@ -244,9 +244,13 @@ def test_the_state_the_artifacts_and_the_task_runs_of_a_run_say_what_it_waits_fo
     assert job["id"] in artifacts["batch-jobs"]
     assert "| text_generation |" in artifacts["batch-jobs"]
     assert job["metadata"]["flow_run"] == run
+    name = stack.run(run)["name"]
 
     stack.provider.end_batch(job["id"])
-    stack.wait(run)
+    done = stack.wait(run)
+    assert ", 30 rows, " in name
+    assert done["name"] == name
+    assert done["state"]["message"].startswith("30 rows, none failed, ")
     artifacts = {each["key"]: each["data"] for each in stack.artifacts(run)}
     assert sorted(artifacts) == ["batch-jobs", "batch-progress", "run-report"]
     assert "| completed | 30 | 0 | 30 |" in artifacts["batch-jobs"]

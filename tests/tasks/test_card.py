@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 import tasks
 from tasks.targets.card import RunRecord, StepRecord, citations_in, dataset_card, duration, size_category
 from tasks.targets.card_header import header_and_text
+from tasks.targets.look import look_at
 
 STEP = StepRecord(
     name="text_generation",
@@ -273,3 +275,14 @@ def test_the_same_run_gives_the_same_card_in_tidy_markdown() -> None:
     assert not re.search(r"[ \t]+$", card, re.MULTILINE)
     for code in blocks_in(card, "python"):
         compile(code, "card", "exec")
+
+
+def test_what_was_seen_of_the_rows_stands_before_the_parameters() -> None:
+    look = look_at(Dataset.from_list([{"instruction": f"Write story {number}.", "stars": 3} for number in range(20)]))
+
+    card = dataset_card(RUN, ROW, look)
+
+    assert card.index("## Distributions") < card.index("## Sample") < card.index("## Parameters")
+    assert "10 rows, spread evenly over all 20." in card
+    assert "| `stars` | `3` | 20 (100%) |" in card
+    assert "## Sample" not in dataset_card(RUN, ROW)
