@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from prefect import Flow as PrefectFlow
 
+    from flows.authoring.estimating import StepEstimate
     from flows.authoring.parameters import Flow
     from flows.engine.run import Run
     from flows.ledger.kept import KeptSpace
@@ -161,7 +162,9 @@ def show(flow: str, parameters: tuple[str, ...], config: str | None, as_json: bo
 
 
 @main.command(
-    help=f"The prompts of the first rows. Nothing is sent.\n\n{PARAMETERS_HELP}\n\n{FLOW_HELP}",
+    help="The prompts of the first rows, and what all rows would take. Nothing is sent.\n\nRequests, tokens and dollars"
+    " of each step: asked online, at a provider's flex tier, and in batches. A + says that others aren't counted: the"
+    f" step asks in rounds, or its rows depend on answers.\n\n{PARAMETERS_HELP}\n\n{FLOW_HELP}",
     epilog=examples(
         "preview text_generation",
         "preview text_generation --rows 1 system_prompt='Be brief.'",
@@ -175,17 +178,21 @@ def show(flow: str, parameters: tuple[str, ...], config: str | None, as_json: bo
 @json_option
 def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: int, as_json: bool) -> None:
     found = flow_named(flow)
-    from flows.authoring.preview import preview as prompts_of
+    from dataclasses import asdict
+
+    from flows.authoring.estimating import look
 
     with clear_errors():
-        prompts_by_step = prompts_of(found, given_parameters(config, parameters, found), rows=rows)
+        seen = look(found, given_parameters(config, parameters, found), rows=rows)
     if as_json:
-        print_json({"prompts": prompts_by_step})
+        print_json({"prompts": seen.prompts, "estimates": [asdict(each) for each in seen.estimates]})
         return
-    for step, prompts in prompts_by_step.items():
+    for step, prompts in seen.prompts.items():
         for place, prompt in enumerate(prompts):
             click.secho(f"{step}, row {place}", bold=True)
             click.echo(prompt_text(prompt) + "\n")
+    if seen.estimates:
+        tell_estimates(seen.estimates)
 
 
 @main.command(
@@ -432,6 +439,33 @@ def given_parameters(
     from flows.authoring import dotted
 
     return dotted.given_parameters(config, arguments, flow, lambda text: click.echo(text, err=True))
+
+
+def tell_estimates(estimates: Sequence[StepEstimate]) -> None:
+    """What all rows would take, in a table: the ways to ask side by side."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.engine.costs import rounded, total
+
+    def row(name: str, model: str, some: Sequence[StepEstimate]) -> list[str]:
+        count = sum(each.requests for each in some)
+        tokens = [sum(each.input_tokens for each in some), sum(each.output_tokens for each in some)]
+        ways = [[each.online for each in some], [each.flex for each in some], [each.batch for each in some]]
+        mark = "+" if any(each.uncounted for each in some) else ""
+        return [name, model, f"{count:,}{mark}", *map(rounded, tokens), *(str(total(way)) for way in ways)]
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for number, name in enumerate(["All rows", "Model", "Requests", "Tokens in", "out", "Online", "Flex", "Batch"]):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 1)
+    for each in estimates:
+        table.add_row(*row(each.step, each.model, [each]))
+    if len(estimates) > 1:
+        table.add_row(*row("all", "", estimates))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    for guess in dict.fromkeys(each.guess for each in estimates):
+        click.echo(f"Output tokens: {guess}.")
+    click.echo("At list prices, with nothing kept. –: no such way, or no known price. +: and others, see --help.")
 
 
 def prompt_text(prompt: Any) -> str:

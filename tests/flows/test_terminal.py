@@ -204,6 +204,70 @@ def test_a_runs_result_and_what_is_kept_of_it_are_json(
     assert [(each["model"], each["answers"]) for each in json.loads(kept.stdout)] == [("gpt-4o-mini", 2)]
 
 
+# What all rows would take
+
+
+def estimates_of(*arguments: str) -> dict[str, dict[str, Any]]:
+    done = invoke("preview", *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return {each["step"]: each for each in json.loads(done.stdout)["estimates"]}
+
+
+@pytest.fixture
+def thousand(tmp_path: Path) -> Path:
+    path = tmp_path / "thousand.jsonl"
+    path.write_text("".join(json.dumps({"instruction": f"{number:04d}" * 100}) + "\n" for number in range(1000)))
+    return path
+
+
+def test_preview_tells_all_rows_requests_tokens_and_dollars_of_each_way_to_ask(thousand: Path) -> None:
+    found = estimates_of(
+        "text_generation", f"data_files={thousand}", "llm.model=gpt-5-mini", "llm.max_new_tokens=1000"
+    )["text_generation"]
+
+    # gpt-5-mini: $0.25 and $2.00 for a million tokens, half of that at its flex tier and in batches.
+    assert (found["requests"], found["input_tokens"], found["output_tokens"]) == (1000, 100_000, 1_000_000)
+    assert found["online"] == pytest.approx(0.025 + 2.0)
+    assert found["flex"] == found["batch"] == pytest.approx((0.025 + 2.0) / 2)
+    assert not found["uncounted"]
+
+
+def test_preview_says_where_there_is_no_such_way_or_price(thousand: Path) -> None:
+    openai = estimates_of("text_generation", f"data_files={thousand}")["text_generation"]
+    own = estimates_of("text_generation", f"data_files={thousand}", "llm.base_url=http://127.0.0.1:9/v1")
+
+    assert openai["flex"] is None
+    assert openai["online"] > openai["batch"] > 0
+    assert [own["text_generation"][way] for way in ("online", "flex", "batch")] == [None] * 3
+
+
+def test_preview_counts_the_answers_before_it_into_a_steps_prompts(thousand: Path) -> None:
+    of = {
+        tokens: estimates_of("preference", f"data_files={thousand}", f"text_generation.llm.max_new_tokens={tokens}")
+        for tokens in (100, 600)
+    }
+
+    # Two answers per row, each as long as it may be.
+    more = of[600]["ultrafeedback"]["input_tokens"] - of[100]["ultrafeedback"]["input_tokens"]
+    assert more == pytest.approx(1000 * 2 * 500)
+
+
+def test_preview_says_that_rows_which_depend_on_answers_arent_counted() -> None:
+    found = estimates_of("instruction_data")
+
+    assert not found["self_instruct"]["uncounted"]
+    assert found["text_generation"]["uncounted"]
+
+
+def test_preview_shows_the_ways_side_by_side_with_their_sum(thousand: Path) -> None:
+    done = invoke("preview", "preference", f"data_files={thousand}", "--rows", "1")
+
+    header, *rows = [line.split() for line in done.stdout[done.stdout.index("All rows") :].splitlines()]
+    assert header[-3:] == ["Online", "Flex", "Batch"]
+    assert [row[0] for row in rows[:3]] == ["text_generation", "ultrafeedback", "all"]
+    assert done.stdout.count("text_generation, row ") == 1
+
+
 # Help, version, completion
 
 
