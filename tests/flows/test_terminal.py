@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from flows import flow
 from flows.checks import Check, check_all, without_user
 from flows.cli import READY_MADE, flow_named, given_parameters, main
+from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
+from tasks import TextGeneration
 from tests.conftest import LONGEST, ROOT, wait_for
 
 KEY = "sk-terminal-1234567890abcdef"
@@ -76,11 +79,25 @@ def test_a_whole_name_and_one_that_nothing_has_stay_as_they_are(
     assert capsys.readouterr().err == ""
 
 
+@flow
+def heated(temperature: float = 0.5, task: TextGeneration = TextGeneration(llm=OpenAILLM(model="m"))) -> None:
+    """A flow with a parameter that is named as one within another."""
+
+
+def test_a_whole_name_is_never_taken_for_one_within_another() -> None:
+    given = given_parameters(None, ["temperature=1", "task.temperature=2"], heated)
+
+    assert paths_in(given) == ["temperature", "task.llm.generation_kwargs.temperature"]
+
+
 def test_a_name_that_could_be_several_is_refused_with_all_of_them() -> None:
     with pytest.raises(ParameterError) as raised:
         given_parameters(None, ["llm.temperature=1"], flow_named("preference"))
 
-    assert "text_generation.llm.generation_kwargs.temperature or ultrafeedback.llm" in str(raised.value)
+    assert str(raised.value) == (
+        "llm.temperature could be text_generation.llm.generation_kwargs.temperature or"
+        " ultrafeedback.llm.generation_kwargs.temperature: write which"
+    )
 
 
 def test_a_misspelt_name_in_part_is_refused_with_what_is_near() -> None:

@@ -88,6 +88,21 @@ def test_a_wrong_parameter_is_told_without_a_server_and_without_its_database(
     assert run.processes() == []
 
 
+def test_a_server_that_is_never_told_to_serve_makes_no_database(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.temporary_server", str(temporary_server.free_port())],
+        cwd=ROOT,
+        env={**environment, "PREFECT_HOME": str(tmp_path / "home")},
+        stdin=subprocess.DEVNULL,
+        timeout=LONGEST,
+    )
+
+    assert done.returncode == 0
+    assert not (tmp_path / "home" / "prefect.db").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
