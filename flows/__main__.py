@@ -1,3 +1,4 @@
 from flows.cli import main
 
-main(prog_name="python -m flows")
+# The variable of click's completion goes by the program's name, which has spaces here.
+main(prog_name="python -m flows", complete_var="_STILLFLOW_COMPLETE")

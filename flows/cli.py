@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,8 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from prefect import Flow as PrefectFlow
+
+    from flows.authoring.estimating import StepEstimate
     from flows.authoring.parameters import Flow
     from flows.engine.run import Run
+    from flows.ledger.kept import KeptSpace
     from flows.temporary_server import TemporaryServer
     from llms.typing import ChatType, StructuredInput
 
@@ -60,72 +66,228 @@ READY_MADE = {
 }
 """The flows that come with the project: where they are, and what they do."""
 
+SHELLS = ("bash", "zsh", "fish")
+"""Those that click completes for."""
+STOPPED = 130
+"""The status of a command that Ctrl+C ended, as shells have it."""
+
 FLOW_HELP = "FLOW is a name from `list`, or your own: module:flow, or file.py:pipeline.flow."
+PARAMETERS_HELP = (
+    "PARAMETERS are given as step.name.name=value. Where one parameter alone has a name, that is enough:"
+    " llm.temperature=1 is text_generation.llm.generation_kwargs.temperature=1."
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def examples(*commands: str) -> str:
+    """Commands as the end of a help text, as they stand."""
+    lines = "\n".join(f"  python -m flows {each}" for each in commands)
+    return f"\b\nExamples:\n{lines}"
+
+
+def complete_flow(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from flows.completion import flows_beginning
+
+    return flows_beginning(incomplete, READY_MADE)
+
+
+def complete_parameter(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from flows.completion import parameters_beginning
+
+    given = cast("tuple[str, ...]", context.params.get("parameters") or ())
+    return parameters_beginning(str(context.params.get("flow")), given, incomplete)
+
+
+flow_argument = click.argument("flow", shell_complete=complete_flow)
+parameters_argument = click.argument("parameters", nargs=-1, shell_complete=complete_parameter)
+config_option = click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+
+
+def print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from flows.checks import version
+
+        click.echo(f"stillflow {version()}")
+        context.exit()
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "run text_generation --local-model",
+        "show text_generation",
+        "preview text_generation source.data_files=prompts.jsonl",
+        "check",
+    ),
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Which one.")
 def main() -> None:
     """Make datasets with language models, as Prefect flows."""
 
 
-@main.command("list")
-def list_flows() -> None:
+@main.command("list", epilog=examples("list", "list --json"))
+@json_option
+def list_flows(as_json: bool) -> None:
     """The flows that come with the project."""
+    if as_json:
+        print_json([{"name": name, "entrypoint": path, "text": text} for name, (path, text) in READY_MADE.items()])
+        return
     for name, (_, text) in READY_MADE.items():
         click.echo(f"{name:<22} {text}")
 
 
-@main.command(help=f"The parameters of a flow, with their defaults.\n\n{FLOW_HELP}")
-@click.argument("flow")
-def show(flow: str) -> None:
+@main.command(
+    help=f"The parameters of a flow, with their defaults; with PARAMETERS, as these make them.\n\n{FLOW_HELP}",
+    epilog=examples("show text_generation", "show text_generation llm.provider=anthropic", "show preference --json"),
+)
+@flow_argument
+@parameters_argument
+@config_option
+@json_option
+def show(flow: str, parameters: tuple[str, ...], config: str | None, as_json: bool) -> None:
     found = flow_named(flow)
-    click.echo(f"{found.name}: {(found.description or '').partition(chr(10))[0]}\n")
-    for line in parameter_lines(found.parameters.model_dump()):
+    from flows.authoring.listing import form_with, parameter_entries, parameter_lines
+
+    with clear_errors():
+        entries = parameter_entries(form_with(found, given_parameters(config, parameters, found)))
+    text = (found.description or "").partition(chr(10))[0]
+    if as_json:
+        print_json({"name": found.name, "description": text, "parameters": entries})
+        return
+    click.echo(f"{found.name}: {text}\n")
+    for line in parameter_lines(entries):
         click.echo(line)
 
 
-@main.command(help=f"The prompts of the first rows. Nothing is sent.\n\n{FLOW_HELP}")
-@click.argument("flow")
-@click.argument("parameters", nargs=-1)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
+@main.command(
+    help="The prompts of the first rows, and what all rows would take. Nothing is sent.\n\nRequests, tokens and dollars"
+    " of each step: asked online, at a provider's flex tier, and in batches. A + says that others aren't counted: the"
+    f" step asks in rounds, or its rows depend on answers.\n\n{PARAMETERS_HELP}\n\n{FLOW_HELP}",
+    epilog=examples(
+        "preview text_generation",
+        "preview text_generation --rows 1 system_prompt='Be brief.'",
+        "preview preference source.data_files=prompts.jsonl --json",
+    ),
+)
+@flow_argument
+@parameters_argument
+@config_option
 @click.option("--rows", default=3, show_default=True, help="How many.")
-def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: int) -> None:
-    from flows.authoring.preview import preview as prompts_of
+@json_option
+def preview(flow: str, parameters: tuple[str, ...], config: str | None, rows: int, as_json: bool) -> None:
+    found = flow_named(flow)
+    from dataclasses import asdict
+
+    from flows.authoring.estimating import look
 
     with clear_errors():
-        for step, prompts in prompts_of(flow_named(flow), given_parameters(config, parameters), rows=rows).items():
-            for place, prompt in enumerate(prompts):
-                click.secho(f"{step}, row {place}", bold=True)
-                click.echo(prompt_text(prompt) + "\n")
+        seen = look(found, given_parameters(config, parameters, found), rows=rows)
+    if as_json:
+        print_json({"prompts": seen.prompts, "estimates": [asdict(each) for each in seen.estimates]})
+        return
+    for step, prompts in seen.prompts.items():
+        for place, prompt in enumerate(prompts):
+            click.secho(f"{step}, row {place}", bold=True)
+            click.echo(prompt_text(prompt) + "\n")
+    if seen.estimates:
+        tell_estimates(seen.estimates)
 
 
-@main.command(help=f"Run a flow in this process.\n\nParameters are given as step.name.name=value.\n\n{FLOW_HELP}")
-@click.argument("flow")
-@click.argument("parameters", nargs=-1)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False), help="Parameters, as JSON or YAML.")
+@main.command(
+    help=f"Run a flow in this process.\n\n{PARAMETERS_HELP}\n\n{FLOW_HELP}",
+    epilog=examples(
+        "run text_generation --local-model",
+        "run text_generation source.data_files=prompts.jsonl llm.temperature=0.3",
+        "run preference --rows 3",
+        "run my_flows.py:pipeline.flow --config parameters.yaml --json",
+    ),
+)
+@flow_argument
+@parameters_argument
+@config_option
 @click.option("--rows", type=int, help="Only the first rows, for real, saved nowhere.")
 @click.option("--rehearse", is_flag=True, help="No key and no cost: the local provider answers, which is no model.")
 @click.option("--local-model", is_flag=True, help="No key and no cost: a small real model answers, on this machine.")
+@json_option
 def run(
-    flow: str, parameters: tuple[str, ...], config: str | None, rows: int | None, rehearse: bool, local_model: bool
+    flow: str,
+    parameters: tuple[str, ...],
+    config: str | None,
+    rows: int | None,
+    rehearse: bool,
+    local_model: bool,
+    as_json: bool,
 ) -> None:
     if rehearse and local_model:
         raise click.UsageError("--rehearse and --local-model are two answers to one question: give one of them")
+    path_of(flow)
     quiet_logs()
     from flows.temporary_server import server_where_none_is_configured
 
     server = server_where_none_is_configured()
+    try:
+        found = flow_named(flow)
+    except click.ClickException:
+        if server is not None:
+            server.stop()
+        raise
+    from flows.authoring.preview import checked
     from flows.without_key import answers_for, closing_words
 
     with clear_errors():
-        found, given = flow_named(flow), given_parameters(config, parameters)
+        given = given_parameters(config, parameters, found)
+        if server is not None and holds_block(given):
+            # Which it's asked for, to check them.
+            server.wait_until_ready()
+        checked(found, given)
+        if server is not None:
+            server.serve()
         with answers_for(flow, found, given, rehearse=rehearse, local_model=local_model) as answers:
-            made, places = run_and_tell(found, answers.parameters, rows, server)
-        if answers.model:
-            click.echo(closing_words(answers.model, made, places))
+            outcome, runs = run_and_wait(found, answers.parameters, rows, server)
+        tell_json(outcome, runs) if as_json else tell(outcome, runs)
+        if answers.model and not as_json:
+            made = sum(map(len, datasets_in(outcome).values()))
+            click.echo(closing_words(answers.model, made, [place for each in runs for place in each.saved]))
 
 
-@main.command()
+@main.command(epilog=examples("check", "check --json"))
+@json_option
+def check(as_json: bool) -> None:
+    """What is there to run with, and what to do about what isn't.
+
+    Keys, models, packages, the storage, Prefect's server. Starts nothing, shows no key, and asks nobody for anything
+    that costs: providers whose key is set are asked which models it may use. Ends with status 1 where something that
+    is set doesn't work.
+    """
+    quiet_logs()
+    from dataclasses import asdict
+
+    from flows.checks import check_all, table
+
+    found = check_all()
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        table(found, width=None if sys.stdout.isatty() else 200)
+    if any(each.state == "wrong" for each in found):
+        raise click.exceptions.Exit(1)
+
+
+@main.command(epilog='\b\nFor a shell in the folder of the project:\n  eval "$(python -m flows completion bash)"')
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """A script that lets a shell complete commands, flows and parameters.
+
+    It defines `stillflow`, short for `python -m flows` with this Python, to be used in the project's folder.
+    """
+    from flows.completion import script_for
+
+    click.echo(script_for(shell, main))
+
+
+@main.command(epilog=examples("clean", "clean --unused-for 60 --yes", "clean --model gpt-4o --flow my-flow --yes"))
 # Runs that wait for batches come by more often than every two days.
 @click.option("--unused-for", type=click.IntRange(min=2), default=30, show_default=True, help="Days.")
 @click.option("--model", default="", help="Only answers of this model.")
@@ -153,9 +315,10 @@ def clean(unused_for: int, model: str, flow_name: str, yes: bool) -> None:
     click.echo(f"{megabytes(sum(each.size for each in found))} in {len(found):,} places {done}")
 
 
-@main.command()
+@main.command(epilog=examples("ledger", "ledger --json", "ledger --export answers.jsonl"))
 @click.option("--export", type=click.Path(dir_okay=False), help="Write every answer to this file, as JSON Lines.")
-def ledger(export: str | None) -> None:
+@json_option
+def ledger(export: str | None, as_json: bool) -> None:
     """What was answered so far and is kept: by model, with its tokens and its price.
 
     What is kept isn't asked, nor paid, again, by any flow of the storage. `clean` removes it.
@@ -172,6 +335,9 @@ def ledger(export: str | None) -> None:
             click.echo(f"{count:,} answers written to {export}")
             return
         every = sorted(counted_spaces(storage), key=lambda each: (each.model, each.days))
+    if as_json:
+        print_json([kept_entry(each) for each in every])
+        return
     for each in every:
         price = "price unknown" if each.dollars is None else money(each.dollars)
         batches = f", {each.batched:,} by batches" if each.batched else ""
@@ -184,11 +350,27 @@ def ledger(export: str | None) -> None:
     click.echo(f"{sum(each.answers for each in every):,} answers in {storage.root}")
 
 
+def kept_entry(kept: KeptSpace) -> dict[str, Any]:
+    """Kept answers of one model at one address, for programs. `dollars` is null where the price isn't known."""
+    return {
+        "model": kept.model,
+        "address": kept.address,
+        "parameters": kept.about.get("parameters") or {},
+        "answers": kept.answers,
+        "batched": kept.batched,
+        "input_tokens": kept.input_tokens,
+        "output_tokens": kept.output_tokens,
+        "dollars": kept.dollars,
+        "days_unused": kept.days,
+        "flows": sorted(filter(None, kept.flows)),
+    }
+
+
 def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-@main.command()
+@main.command(epilog=examples("webhook --host 0.0.0.0 --port 8400"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", default=8400, show_default=True)
 @click.option("--secret-block", help="A Prefect Secret block with the signing secret, where it isn't in the variable.")
@@ -217,17 +399,24 @@ def quiet_logs() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
+def path_of(name: str) -> str:
+    """The import path of a flow. Raises click.BadParameter for a name that none has, without importing Prefect."""
+    path = READY_MADE.get(name, (name, ""))[0]
+    if ":" not in path:
+        near = difflib.get_close_matches(name, READY_MADE, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are: {', '.join(READY_MADE)}."
+        raise click.BadParameter(f"no flow {name!r} comes with the project. {hint} Your own go by module:flow.")
+    return path
+
+
 def flow_named(name: str) -> Flow[..., Any]:
     """A ready-made flow by its name, or any by its import path. Raises click.BadParameter."""
+    path = path_of(name)
     from prefect import Flow as PrefectFlow
     from prefect.flows import load_flow_from_entrypoint
 
-    from llms.parameters import unknown_name_message
     from llms.secrets import masked
 
-    path = READY_MADE.get(name, (name, ""))[0]
-    if ":" not in path:
-        raise click.BadParameter(f"{unknown_name_message(name, READY_MADE, 'the project')} Your own go by module:flow.")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -239,76 +428,44 @@ def flow_named(name: str) -> Flow[..., Any]:
     return cast("Flow[..., Any]", found)
 
 
-def given_parameters(config: str | None, arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Parameters from a file, with those of the command line on top. Raises ParameterError."""
-    from flows.authoring.parameters import over_mapping
-    from llms.parameters import ParameterError
+def given_parameters(
+    config: str | None, arguments: Sequence[str], flow: PrefectFlow[..., Any] | None = None
+) -> dict[str, Any]:
+    """Parameters from a file, with those of the command line on top. What a name in part stands for goes to stderr.
 
-    given = read_config(config) if config else {}
-    for argument in arguments:
-        path, equals, value = argument.partition("=")
-        if not equals:
-            raise ParameterError(f"expected step.name=value, got {argument!r}")
-        nested: Any = read_value(value)
-        for name in reversed(path.split(".")):
-            nested = {name: nested}
-        given = over_mapping(given, nested)
-    return given
+    Raises:
+        ParameterError: see `flows.authoring.dotted`.
+    """
+    from flows.authoring import dotted
+
+    return dotted.given_parameters(config, arguments, flow, lambda text: click.echo(text, err=True))
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """Parameters from a JSON or YAML file. Raises ParameterError."""
-    import yaml
+def tell_estimates(estimates: Sequence[StepEstimate]) -> None:
+    """What all rows would take, in a table: the ways to ask side by side."""
+    from rich.console import Console
+    from rich.table import Table
 
-    from llms.parameters import ParameterError, short
+    from flows.engine.costs import rounded, total
 
-    try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is neither JSON nor YAML: {error}") from None
-    if not isinstance(read, Mapping):
-        raise ParameterError(f"{path}: expected the parameters by name, got {short(read)}")
-    return dict(cast("Mapping[str, Any]", read))
+    def row(name: str, model: str, some: Sequence[StepEstimate]) -> list[str]:
+        count = sum(each.requests for each in some)
+        tokens = [sum(each.input_tokens for each in some), sum(each.output_tokens for each in some)]
+        ways = [[each.online for each in some], [each.flex for each in some], [each.batch for each in some]]
+        mark = "+" if any(each.uncounted for each in some) else ""
+        return [name, model, f"{count:,}{mark}", *map(rounded, tokens), *(str(total(way)) for way in ways)]
 
-
-def read_value(text: str) -> Any:
-    """A value of the command line: lists and objects as JSON, anything else as text to be coerced."""
-    if text[:1] in "[{" or text in {"true", "false", "null"}:
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-    return text
-
-
-def parameter_lines(schema: Mapping[str, Any]) -> list[str]:
-    """The parameters of a flow for people to read, as dotted names with types and defaults."""
-    definitions: Mapping[str, Any] = schema.get("definitions") or {}
-    lines: list[str] = []
-
-    def resolved(node: Mapping[str, Any]) -> Mapping[str, Any]:
-        reference = node.get("$ref")
-        return {**definitions[reference.rpartition("/")[2]], **node} if reference else node
-
-    def describe(path: str, node: Mapping[str, Any]) -> None:
-        node = resolved(node)
-        tabs = [resolved({"$ref": each["$ref"]}) for each in node.get("anyOf", []) if "$ref" in each]
-        properties = (tabs[0] if tabs else node).get("properties")
-        if tabs and len(tabs) > 1:
-            lines.append(f"  {path}: one of {', '.join(str(tab.get('title')) for tab in tabs)}")
-        if properties:
-            for name, each in sorted(properties.items(), key=lambda item: item[1].get("position", 0)):
-                describe(f"{path}.{name}", each)
-            return
-        kind = node.get("type") or "/".join(str(each.get("type")) for each in node.get("anyOf", []))
-        default = f" = {json.dumps(node['default'], ensure_ascii=False)}" if "default" in node else ""
-        choices = f"(one of {', '.join(map(str, node['enum']))})" if "enum" in node else ""
-        text = " ".join(filter(None, [node.get("description"), choices]))
-        lines.append(f"  {path}: {kind or 'any'}{default}  {text}".rstrip())
-
-    for name, node in schema["properties"].items():
-        describe(name, node)
-    return lines
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for number, name in enumerate(["All rows", "Model", "Requests", "Tokens in", "out", "Online", "Flex", "Batch"]):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 1)
+    for each in estimates:
+        table.add_row(*row(each.step, each.model, [each]))
+    if len(estimates) > 1:
+        table.add_row(*row("all", "", estimates))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    for guess in dict.fromkeys(each.guess for each in estimates):
+        click.echo(f"Output tokens: {guess}.")
+    click.echo("At list prices, with nothing kept. –: no such way, or no known price. +: and others, see --help.")
 
 
 def prompt_text(prompt: Any) -> str:
@@ -335,34 +492,65 @@ def message_text(message: Mapping[str, Any]) -> str:
     return " ".join(filter(None, [said, f"[calls {json.dumps(calls, ensure_ascii=False)}]" if calls else ""]))
 
 
-def run_and_tell(
+def holds_block(value: Any) -> bool:
+    """Whether a reference to one of Prefect's blocks is among parameters."""
+    from llms.references import is_block
+
+    if isinstance(value, list):
+        return any(map(holds_block, cast("list[Any]", value)))
+    if not isinstance(value, dict):
+        return False
+    items = cast("dict[str, Any]", value)
+    return is_block(items) or any(map(holds_block, items.values()))
+
+
+def run_and_wait(
     flow: Flow[..., Any], parameters: dict[str, Any], rows: int | None, server: TemporaryServer | None
-) -> tuple[int, list[str]]:
-    """Run a flow, with a progress bar for people and plain lines for logs, and say what came of it.
+) -> tuple[Any, list[Run]]:
+    """Run a flow, with a progress bar for people and plain lines for logs.
 
     Returns:
-        How many rows it made, and where they were saved.
+        What the flow returned, and its runs of the engine.
     """
-    from flows.authoring.preview import checked, dry_run
+    from flows.authoring.preview import dry_run
     from flows.engine.event_loops import setting
     from flows.engine.run import progress_listener, run_started
 
     runs: list[Run] = []
-    checked(flow, parameters)
     if server is not None:
         click.echo("PREFECT_API_URL isn't set: starting a Prefect server for this run alone ...", err=True)
         server.wait_until_ready()
     with setting(run_started, runs.append), ProgressBar() as bar, setting(progress_listener, bar.listener):
-        if rows is not None:
-            outcome = dry_run(flow, parameters, rows=rows)
-        else:
+        try:
+            if rows is not None:
+                return dry_run(flow, parameters, rows=rows), runs
             import asyncio
             import inspect
 
             started: Any = flow(**parameters)
-            outcome = asyncio.run(started) if inspect.iscoroutine(started) else started
-    tell(outcome, runs)
-    return sum(map(len, datasets_in(outcome).values())), [place for each in runs for place in each.saved]
+            return asyncio.run(started) if inspect.iscoroutine(started) else started, runs
+        except KeyboardInterrupt:
+            bar.stop()
+            click.echo("\n".join(["", *interrupted_lines(runs)]), err=True)
+            raise click.exceptions.Exit(STOPPED) from None
+
+
+def interrupted_lines(runs: Sequence[Run]) -> list[str]:
+    """After Ctrl+C: what is kept of runs, what goes on without them, and how they are gone on with."""
+    from flows.ledger.records import Jobs
+
+    lines = ["Stopped."]
+    for run in runs:
+        sent = sum(each.work.sent.requests for each in run.progress.values())
+        if sent:
+            lines.append(f"{sent:,} answers of this run are kept in {run.storage.root}: none is asked, or paid, again.")
+        lines += [f"Saved before: {place}" for place in run.saved]
+        waiting = [each for each in Jobs(run.storage).all_open() if each.attempt == run.attempt]
+        if waiting:
+            jobs = ", ".join(each.job or "one that is just being submitted" for each in waiting)
+            lines.append(f"Its batch jobs go on at the provider: {jobs}. They are waited for, not submitted again.")
+    lines.append("To go on, give the same command again: it asks only what is missing.")
+    return lines
 
 
 def datasets_in(outcome: Any) -> dict[str, Any]:
@@ -389,6 +577,43 @@ def tell(outcome: Any, runs: list[Run]) -> None:
             click.echo(line)
         for place in each.saved:
             click.secho(f"saved to {place}", bold=True)
+
+
+def tell_json(outcome: Any, runs: Sequence[Run]) -> None:
+    """What came of a run, for programs."""
+    from flows.engine.costs import cost_of_run
+    from flows.engine.report import failures, total_work
+
+    datasets = [
+        {"name": name or None, "rows": len(each), "columns": each.column_names, "first": each[0] if len(each) else None}
+        for name, each in datasets_in(outcome).items()
+    ]
+    told: list[dict[str, Any]] = []
+    for each in runs:
+        sent, spent = total_work(each).sent, cost_of_run(each.progress.values())
+        told.append(
+            {
+                "id": each.id,
+                "steps": [
+                    {"name": step.name, "rows": step.rows_out, "failed": step.failed} for step in each.progress.values()
+                ],
+                "requests_sent": sent.requests,
+                "input_tokens": sent.input_tokens,
+                "output_tokens": sent.output_tokens,
+                "dollars": spent.dollars,
+                "dollars_are_all": not spent.partial,
+                "failures": [
+                    {"step": step, "type": kind, "message": message, "rows": count}
+                    for step, kind, message, count in failures(each)
+                ],
+                "saved": each.saved,
+            }
+        )
+    print_json({"said": outcome if isinstance(outcome, str) else None, "datasets": datasets, "runs": told})
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def row_text(row: Mapping[str, Any]) -> str:
@@ -429,6 +654,9 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
 

@@ -7,22 +7,30 @@ server into the run's process for that. The run then begins seconds later.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 SECONDS_TO_START = 60.0
+BEGIN = b"serve\n"
 
 
 class TemporaryServer:
-    """A server as a process of its own, on SQLite as Prefect's settings have it. It ends with this process."""
+    """A server as a process of its own, on SQLite as Prefect's settings have it. It ends with this process.
+
+    Started, it only imports what a server needs, which takes seconds: for a command that turns out to be a mistake
+    nothing is served, and no database made.
+    """
 
     def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.api_url = f"http://127.0.0.1:{port}/api"
         self._process = process
+        self._begun = False
 
     @classmethod
     def start(cls) -> TemporaryServer:
@@ -37,12 +45,24 @@ class TemporaryServer:
         )
         return cls(port, process)
 
+    def serve(self) -> None:
+        """Let it begin. Until then its process has only imported what it needs."""
+        pipe = self._process.stdin
+        if pipe is None or self._begun:
+            return
+        self._begun = True
+        # One that ended before is told of when it's waited for.
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(BEGIN)
+            pipe.flush()
+
     def wait_until_ready(self) -> None:
         """Raises SetupError where the server ended, or takes too long."""
         import httpx
 
         from flows.engine.errors import SetupError
 
+        self.serve()
         end = time.monotonic() + SECONDS_TO_START
         with httpx.Client(trust_env=False) as client:
             while time.monotonic() < end:
@@ -72,7 +92,7 @@ class TemporaryServer:
 
 
 def server_where_none_is_configured() -> TemporaryServer | None:
-    """A server under way, and Prefect's settings pointed to it; None where there may be settings for another one.
+    """A server that is about to be, and Prefect's settings pointed to it; None where there may be settings for another.
 
     To be called before Prefect is imported.
     """
@@ -117,8 +137,13 @@ def _with_this_package(paths: str | None) -> str:
 
 
 def main(port: int) -> None:
-    """Serve until standard input is closed: the process that wanted the server is gone then, however it ended."""
+    """Serve once standard input says so, until it's closed: who wanted the server is gone then, however it ended."""
     import uvicorn
+
+    import_module("prefect.server.api.server")
+
+    if sys.stdin.buffer.readline() != BEGIN:
+        return
 
     server = uvicorn.Server(
         uvicorn.Config(

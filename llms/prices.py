@@ -75,7 +75,9 @@ def price_of(llm: LLM, usage: Usage, *, batch: bool = False) -> Price | None:
     return Price(dollars, card.assumed) if dollars is not None else None
 
 
-def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, batch: bool = False) -> float | None:
+def cost(
+    llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, batch: bool = False, tier: str = ""
+) -> float | None:
     """What requests cost by the list, in US dollars, with nothing cached.
 
     Args:
@@ -85,9 +87,11 @@ def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, 
         requests: how many requests those tokens are of. Some providers charge more per token for long prompts,
             so the price is that of the average request. 0: not known, all prompts are short.
         batch: whether a batch job answers them: at the list's price for that, or `batch_price` of the one online.
+        tier: a service tier that they're asked for at, such as `flex`.
 
     Returns:
-        None where the price isn't known: a server or an engine of one's own, a provider or model not in the list.
+        None where the price isn't known, also that of the tier: a server or an engine of one's own, a provider or
+        model not in the list.
 
     Example:
         >>> from llms import OpenAILLM
@@ -97,8 +101,8 @@ def cost(llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, 
         >>> cost(llm, input_tokens=1_000_000, output_tokens=1_000_000, batch=True)
         0.375
     """
-    card = _card_for(llm, "", batch=batch)
-    if card is None:
+    card = _card_for(llm, tier, batch=batch)
+    if card is None or (tier and card.assumed):
         return None
     # As if of a token each, where the number of requests isn't known: below the threshold of any higher price.
     parts = requests or max(1, input_tokens + output_tokens)

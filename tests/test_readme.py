@@ -87,7 +87,8 @@ def test_the_parameters_of_a_run_fit_its_flow(command: str) -> None:
     name, *words = shlex.split(command.partition(" -m flows run ")[2])
     given = tuple(word for word in words if "=" in word and not word.startswith("-"))
 
-    checked(flow_named(name), given_parameters(None, given))
+    flow = flow_named(name)
+    checked(flow, given_parameters(None, given, flow))
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith(("prefect ", "python "))])

@@ -31,14 +31,20 @@ def preview(
     Raises:
         ParameterError, PipelineError: as a run would.
     """
+    runs = previewed(flow, parameters or {}, rows=rows)
+    return {name: run.prompts[name] for run in runs for name in run.progress if name in run.prompts}
+
+
+def previewed(flow: Flow[..., Any], parameters: Mapping[str, Any], *, rows: int) -> list[Run]:
+    """The runs of a flow that made the prompts of its first rows, and sent nothing."""
     started: list[Run] = []
     with setting(limits_of_run, Limits(rows, ask=False)), setting(run_started, started.append):
-        values = checked(flow, parameters or {})
+        values = checked(flow, parameters)
         call = getattr(flow.fn, "__wrapped__", flow.fn)
         outcome = call(**values)
         if inspect.iscoroutine(outcome):
             run_anywhere(outcome)
-    return {name: run.prompts[name] for run in started for name in run.progress if name in run.prompts}
+    return started
 
 
 def dry_run(flow: Flow[..., Any], parameters: Mapping[str, Any] | None = None, *, rows: int = 2) -> Any:

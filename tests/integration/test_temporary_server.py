@@ -75,14 +75,64 @@ def test_a_run_that_is_killed_leaves_no_server_behind(provider: LocalProvider, t
     wait_for(lambda: not run.processes(), what="the end of the run's server")
 
 
-def test_a_wrong_parameter_is_told_without_waiting_for_a_server(provider: LocalProvider, tmp_path: Path) -> None:
+def test_a_wrong_parameter_is_told_without_a_server_and_without_its_database(
+    provider: LocalProvider, tmp_path: Path
+) -> None:
     run = RunAlone(tmp_path, "text_generation.num_generation=2")
     _, stderr = run.process.communicate(timeout=LONGEST)
 
     assert run.process.returncode == 1
     assert "Did you mean 'num_generations'" in stderr
     assert "starting a Prefect server" not in stderr
+    assert not (tmp_path / "home" / "prefect.db").exists()
     assert run.processes() == []
+
+
+def test_a_server_that_is_never_told_to_serve_makes_no_database(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.temporary_server", str(temporary_server.free_port())],
+        cwd=ROOT,
+        env={**environment, "PREFECT_HOME": str(tmp_path / "home")},
+        stdin=subprocess.DEVNULL,
+        timeout=LONGEST,
+    )
+
+    assert done.returncode == 0
+    assert not (tmp_path / "home" / "prefect.db").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["show", "text_generation"],
+        ["check"],
+        ["run", "text_generaton"],
+        ["run", "text_generation", "source.data_files"],
+        ["run", "nowhere.py:flow"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_mistakes_are_shown_without_a_server(arguments: list[str], tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    home, storage = tmp_path / "home", tmp_path / "storage"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *arguments],
+        cwd=ROOT,
+        env={**environment, "PREFECT_HOME": str(home), "STILLFLOW_STORAGE": str(storage), MARK: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+
+    assert "starting a Prefect server" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "prefect.db").exists()
+    assert processes_with(MARK, str(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
