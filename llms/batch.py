@@ -579,7 +579,7 @@ def may_be(status: JobStatus, file: Mapping[str, Any]) -> bool:
     """Whether a job that doesn't show whose it is may be the one made of `file`, as `find_job` has it."""
     requests, until = file.get("requests"), file.get("until")
     taken = cast("Sequence[str]", file.get("taken") or ())
-    # Of a job that was just created, not every server has counted the requests; of one that has ended, the results tell.
+    # Of a job just created, not every server has counted the requests; of one that has ended, the results tell.
     counted = not requests or status.state != "waiting" or status.total in {0, requests}
     return status.id not in taken and counted and (until is None or status.created <= until)
 

@@ -31,7 +31,7 @@ from flows.store.shards import ShardRef
 from flows.waiting.leaving import done_waiting, wait_for, wake
 from llms.secrets import masked
 from tasks.targets.card import dataset_card
-from tasks.targets.look import look_at
+from tasks.targets.look import Look, look_at
 from tasks.targets.savers import Saver
 
 if TYPE_CHECKING:
@@ -110,6 +110,17 @@ async def finish(
             return await _finish(run, leaves, targets, max_failed_rows)
 
 
+def _looks(datasets: Mapping[str, Dataset]) -> dict[str, Look]:
+    """A look at each dataset. What can't be looked at is no reason to lose rows that are paid for."""
+    looks: dict[str, Look] = {}
+    for name, dataset in datasets.items():
+        try:
+            looks[name] = look_at(dataset)
+        except Exception as error:  # noqa: BLE001 -- rows may hold whatever a Task makes; they are saved all the same
+            run_logger().warning("no sample is shown of %s: %s: %s", name, type(error).__name__, error)
+    return looks
+
+
 async def _finish(
     run: Run, leaves: Mapping[str, Rows], targets: Mapping[str, Saver], max_failed_rows: float
 ) -> dict[str, Dataset]:
@@ -127,7 +138,7 @@ async def _finish(
         ]
         datasets = dict(zip(leaves, opened, strict=True))
         if run.limits is None or run.limits.ask:
-            run.looks = {name: await asyncio.to_thread(look_at, dataset) for name, dataset in datasets.items()}
+            run.looks = await asyncio.to_thread(_looks, datasets)
         _check_failures(run, refs, datasets, max_failed_rows)
         shards_of = dict(zip(leaves, refs, strict=True))
         for name, target in wanted.items():
