@@ -24,6 +24,7 @@ from flows.ledger import Store, opened, submitting
 from flows.ledger.creating import after_failure
 from flows.ledger.jobs import find, metadata_of, split_custom_id, still_holding
 from flows.ledger.prompts import prompt_in
+from flows.ledger.questions import RUN_SUFFIX
 from flows.ledger.records import JobMovedError, JobRecord, Jobs, queue_of
 from flows.ledger.table import AnyKey
 from flows.store.context import run_logger
@@ -74,6 +75,15 @@ def offline_llm(node: Node) -> OfflineBatchLLM:
     return cast("OfflineBatchLLM", cast("ModelStep", node.step).answerer)
 
 
+def may_have_moved(record: JobRecord, space: str, llm: OfflineBatchLLM) -> bool:
+    """Whether an open job may be one that a model in `space` would have got there, but for its address.
+
+    Several models may be asked the same questions, and a run without the cache asks its own.
+    """
+    without_cache = RUN_SUFFIX in record.space or RUN_SUFFIX in space
+    return not without_cache and record.llm.get("model") == llm.model_dump(mode="json").get("model")
+
+
 async def take_batches(node: Node) -> None:
     """Bring all shards through an offline Task, as far as they get now.
 
@@ -107,7 +117,7 @@ class _Pass:
     own: list[JobRecord]
     """The open jobs that this attempt submitted for the step, wherever to."""
     elsewhere: list[JobRecord]
-    """Those that were submitted for such a step to where no step of the run asks now, by any run."""
+    """Those that any run submitted for such a step of this model to where no step of the run asks now."""
     full: list[JobFile] = field(default_factory=list[JobFile])
     files: list[JobFile] = field(default_factory=list[JobFile])
     """What is to be submitted at the end of the pass."""
@@ -137,7 +147,7 @@ class _Pass:
             batch,
             llm.job_writer(jobs.queue_limit(queue_of(llm))),
             own=[each for each in every if (each.run, each.attempt) == (run.id, run.attempt)],
-            elsewhere=[each for each in every if each.space not in asked],
+            elsewhere=[each for each in every if each.space not in asked and may_have_moved(each, space, llm)],
         )
         batch.put = made.put
         return made

@@ -17,20 +17,21 @@ from uuid import uuid4
 import prefect.main  # noqa: F401 -- sets logging up, which would take caplog's handler away in a test
 import pytest
 from prefect.client.schemas.objects import FlowRun
+from pydantic import SecretStr
 
 from flows.authoring.parameters import flow
 from flows.authoring.saving import collect
 from flows.engine.batching import WaitingForBatches
 from flows.engine.costs import Estimate
 from flows.engine.errors import TooManyFailedRowsError
-from flows.engine.graph import load
+from flows.engine.graph import Rows, load
 from flows.engine.run import Run, resume
 from flows.ledger import submitting
 from flows.ledger.jobs import settle
 from flows.ledger.records import JobGoneError, JobMovedError, Jobs
 from flows.store.storage import Storage, StorageError
 from flows.waiting.leaving import Approval, ask_approval
-from llms import AuthenticationError, ModelNotFoundError, OpenAILLM, OverloadedError
+from llms import AnthropicLLM, AuthenticationError, ModelNotFoundError, OpenAILLM, OverloadedError
 from llms.batch import BatchLimits, BatchResult, JobFile, JobStatus
 from llms.errors import QueueFullError
 from llms.local_provider import LocalProvider
@@ -404,6 +405,28 @@ def test_a_job_that_is_open_at_another_address_stops_the_run_before_it_submits_a
     with ending(provider):
         assert all(map(is_right, collect(generated())))
     assert len(provider.batches) == 1
+
+
+def asking(provider: LocalProvider, wire: str, model: str, *, use_cache: bool = True) -> Rows:
+    address = provider.base_url if wire == "openai" else provider.base_url.removesuffix("/v1")
+    kind = OpenAILLM if wire == "openai" else AnthropicLLM
+    llm = kind(model=model, base_url=address, api_key=SecretStr("any"), use_offline_batch_generation=True)
+    return load(prompts(8), shard_rows=5, use_cache=use_cache).map(TextGeneration(name="asking", llm=llm))
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("kept", [True, False], ids=["another model", "without the cache"])
+def test_an_open_job_is_in_nobodys_way_who_asks_the_same_otherwise(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch, wire: str, kept: bool
+) -> None:
+    _leave_after(provider, lambda: collect(asking(provider, wire, "one")), monkeypatch)
+
+    with ending(provider):
+        dataset = collect(asking(provider, wire, "other" if kept else "one", use_cache=kept))
+
+    assert len(provider.batches) == 2
+    assert len(dataset) == 8
+    assert not any(map(failure_in, dataset))
 
 
 def test_a_refusal_without_a_number_doesnt_make_jobs_of_single_requests(
