@@ -281,6 +281,8 @@ class OfflineBatchLLM(AsyncLLM):
     """The `jobs_ids` that a call set, and nobody else."""
     _incomplete: dict[str, float] = PrivateAttr(default_factory=dict[str, float])
     """Since when jobs are known to have ended without all of their results, by id."""
+    _marks: dict[str, str] = PrivateAttr(default_factory=dict[str, str])
+    """Of ended jobs that don't show whose they are. A search that is cut off goes on where it was."""
 
     @property
     def account(self) -> Hashable:
@@ -360,10 +362,13 @@ class OfflineBatchLLM(AsyncLLM):
         """Whether a job is the one that was created with `mark`, by its results. None where they can't tell yet."""
         if status.state == "waiting":
             return None
+        if status.id in self._marks:
+            return self._marks[status.id] == mark_of(mark)
         try:
             async with aclosing(self.job_results(status.id)) as results:
                 async for result in results:
                     if result.custom_id:
+                        self._marks[status.id] = result.mark
                         return result.mark == mark_of(mark)
         except IncompleteResultsError as error:
             return None if error.gone is None else False
