@@ -160,7 +160,7 @@ class Variants:
         own = [dict(self.own_tab)] if self.own_tab else []
         known = {name: None for tab in tabs for name in handler.resolve_ref_schema(tab).get("properties", {})}
         # Of a wrong name a server says what there is, in place of "not valid under any". Own classes have other names.
-        ours = {"properties": {self.tag: {"enum": list(self.ours)}}}
+        ours = {"patternProperties": {f"^{self.tag}$": {"enum": list(self.ours)}}}
         helped = {"if": ours, "then": {"propertyNames": {"enum": list(known)}}}
         return {"anyOf": [*tabs, *own], "title": self.title, **helped}
 

@@ -153,7 +153,7 @@ def test_the_places_of_a_killed_process_come_back_by_themselves(
         with sharer(warm, "one", gcl, spawned, tmp_path) as one, sharer(warm, "two", gcl, spawned, tmp_path) as two:
             wait_for_requests("one", spawned, one, count=LIMIT // 2)
             wait_for_requests("two", spawned, two, count=LIMIT // 2)
-            (run,) = (each["id"] for each in gcl.server.runs() if each["name"] in one.output())
+            (run,) = (each["id"] for each in gcl.server.runs() if each["id"] in one.output())
             one.stop(0)
             time.sleep(2)
             left = leases_of(run, home)

@@ -66,6 +66,9 @@ def test_what_misses_its_package_names_the_command_that_installs_it_for_this_pyt
     for module in [each for each in sys.modules if each == missing or each.startswith(f"{missing}.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, missing, None)
+    # What fsspec has opened once, in another test, it opens without an import.
+    known = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(known, "s3", raising=False)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == missing else find(name))
 
