@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,7 @@ def test_two_saves_at_once_of_steps_in_common_give_every_row_once(provider: Loca
         return await asyncio.gather(collect(first), collect(second))
 
     with ending(provider):
-        first, second = asyncio.run(asyncio.wait_for(both(), 20))
+        first, second = asyncio.run(asyncio.wait_for(both(), LONGEST))
 
     assert [len(first), len(second)] == [20, 20]
     assert [job["metadata"]["step"] for job in provider.batches] == ["first", "second"]
@@ -147,12 +149,54 @@ def test_no_step_holds_the_claim_of_its_questions_while_it_waits(provider: Local
         run = asyncio.ensure_future(collect(second))
         while not provider.batches:
             await asyncio.sleep(0.05)
-        async with asyncio.timeout(60), submitting(second.node.run.storage, second.node.space()):
+        async with asyncio.timeout(LONGEST), submitting(second.node.run.storage, second.node.space()):
             pass
         with ending(provider):
             return await run
 
     assert all(row["again"] for row in asyncio.run(together()))
+
+
+def test_two_runs_that_come_to_submitting_the_same_at_once_submit_it_once(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived: set[int] = set()
+
+    @contextlib.asynccontextmanager
+    async def submitting_when_both_are_there(*place: Any) -> AsyncIterator[None]:
+        arrived.add(threading.get_ident())
+        while len(arrived) < 2:
+            await asyncio.sleep(0.01)
+        async with submitting(*place):
+            yield
+
+    monkeypatch.setattr("flows.engine.batching.submitting", submitting_when_both_are_there)
+    with ending(provider), ThreadPoolExecutor() as threads:
+        datasets = [each.result() for each in [threads.submit(lambda: collect(generated(8))) for _ in range(2)]]
+
+    assert len(provider.batches) == 1
+    assert all(is_right(row) for dataset in datasets for row in dataset)
+
+
+@pytest.mark.parametrize("root", ["{folder}", "memory://submitting-{name}"])
+def test_only_one_at_a_time_submits_questions_of_a_space(tmp_path: Path, root: str) -> None:
+    storage = Storage(root.format(folder=tmp_path, name=uuid4().hex))
+    inside, most = 0, 0
+
+    async def submit() -> None:
+        nonlocal inside, most
+        async with submitting(storage, "space"):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.05)
+            inside -= 1
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(submit() for _ in range(4)))
+
+    asyncio.run(all_of_them())
+
+    assert most == 1
 
 
 class SlowToShowLLM(OpenAILLM):
