@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +163,7 @@ def test_two_runs_that_come_to_submitting_the_same_at_once_submit_it_once(
     arrived: set[int] = set()
 
     @contextlib.asynccontextmanager
-    async def submitting_when_both_are_there(*place: Any) -> AsyncIterator[None]:
+    async def submitting_when_both_are_there(*place: Any) -> AsyncGenerator[None]:
         arrived.add(threading.get_ident())
         while len(arrived) < 2:
             await asyncio.sleep(0.01)
