@@ -236,6 +236,10 @@ class JobWriter:
         self._folder.cleanup()
 
 
+RESULTS_WITH_MARKS = 20
+"""Results that are read before a job without a mark in any of them is called a stranger's."""
+
+
 class OfflineBatchLLM(AsyncLLM):
     """A service with a batch API: cheaper answers, within a day."""
 
@@ -366,10 +370,16 @@ class OfflineBatchLLM(AsyncLLM):
             return self._marks[status.id] == mark_of(mark)
         try:
             async with aclosing(self.job_results(status.id)) as results:
+                found, seen = "", 0
                 async for result in results:
-                    if result.custom_id:
-                        self._marks[status.id] = result.mark
-                        return result.mark == mark_of(mark)
+                    found = found or result.mark
+                    seen += bool(result.custom_id)
+                    # A line of nobody's may stand before ours.
+                    if found or seen == RESULTS_WITH_MARKS:
+                        break
+                if seen:
+                    self._marks[status.id] = found
+                    return found == mark_of(mark)
         except IncompleteResultsError as error:
             return None if error.gone is None else False
         except LLMError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -25,7 +25,7 @@ from llms import (
     OpenAILLM,
     RateLimitError,
 )
-from llms.batch import BatchResult, JobStatus, custom_id, lines_in, split_custom_id
+from llms.batch import RESULTS_WITH_MARKS, BatchResult, JobStatus, custom_id, lines_in, mark_of, split_custom_id
 from llms.errors import (
     IncompleteResultsError,
     InvalidResponseError,
@@ -715,3 +715,19 @@ def test_one_job_that_cant_be_read_hides_no_other_of_the_list() -> None:
         provider.shown = lambda job, shown: odd.get(job.id, shown)
 
         assert listed(llm_at(provider)) == [made[2]]
+
+
+@pytest.mark.parametrize(("strangers", "ours"), [(1, True), (RESULTS_WITH_MARKS, False)])
+def test_a_job_is_known_by_its_mark_also_behind_a_line_of_nobodys(strangers: int, ours: bool) -> None:
+    class Shown(AnthropicLLM):
+        async def job_results(self, job_id: str) -> AsyncGenerator[BatchResult]:
+            for _ in range(strangers):
+                yield BatchResult("nobody", LLMError("of no known form"))
+            yield BatchResult("p0-key", LLMError("refused"), mark_of("0123456789abcdef"))
+
+    status = JobStatus("batch_1", "ended", "ended")
+    llm = Shown(model="claude-sonnet-4-5")
+
+    for _ in range(2):
+        assert asyncio.run(llm.shows_mark(status, "0123456789abcdef")) is ours
+        assert asyncio.run(llm.shows_mark(status, "fedcba9876543210")) is False
