@@ -114,9 +114,10 @@ def _looks(datasets: Mapping[str, Dataset]) -> dict[str, Look]:
     """A look at each dataset. What can't be looked at is no reason to lose rows that are paid for."""
     looks: dict[str, Look] = {}
     for name, dataset in datasets.items():
+        # Shown to people alone: an odd value in one of a thousand rows must not keep rows that are paid for unsaved.
         try:
             looks[name] = look_at(dataset)
-        except Exception as error:  # noqa: BLE001 -- rows may hold whatever a Task makes; they are saved all the same
+        except Exception as error:  # noqa: BLE001 -- a user's Task made the values: anything may be wrong; it's warned of
             run_logger().warning("no sample is shown of %s: %s: %s", name, type(error).__name__, error)
     return looks
 

@@ -564,7 +564,7 @@ def show_prompts(node: Node, task: ModelStep, place: int, rows: list[Row]) -> Sh
     for row in rows:
         try:
             shown.append(task.prompt(task.seen(row)))
-        except Exception:  # noqa: BLE001 -- a preview: this prompt can't be made from texts that stand for answers
+        except Exception:  # noqa: BLE001 -- a user's prompt, given texts that stand for answers; the preview shows none
             shown.append(None)
         left = task.added_columns(frozenset(row))
         made.append({**{name: value for name, value in row.items() if name in left}, **stand_ins(task)})

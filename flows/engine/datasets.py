@@ -285,7 +285,8 @@ def _cast(array: Any, feature: Any, kind: Any) -> Any:
         return pa.nulls(len(array), kind)
     try:
         cast = cast_array_to_feature(array, feature, allow_primitive_to_str=False, allow_decimal_to_str=False)
-    except Exception as error:  # noqa: BLE001 -- some features of `datasets` know no cast; the next type is tried
+    # What doesn't fit is raised as such by the features of `datasets` and by pyarrow, each in a way of its own.
+    except Exception as error:  # noqa: BLE001 -- no common base; told to the caller, who tries the next type, or text
         raise Unfit(str(error)) from None
     if cast.type != kind or not _same_numbers(array, cast):
         raise Unfit(f"{array.type} doesn't fit into {kind}")

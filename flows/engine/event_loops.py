@@ -18,22 +18,8 @@ def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
     if not in_a_loop():
         return asyncio.run(work)
-    outcome: list[T] = []
-    problem: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001 -- handed over to the calling thread
-            problem.append(error)
-
-    context = copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="pipeline")
-    thread.start()
-    thread.join()
-    if problem:
-        raise problem[0]
-    return outcome[0]
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pipeline") as thread:
+        return thread.submit(copy_context().run, asyncio.run, work).result()
 
 
 def await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:

@@ -231,7 +231,7 @@ class Asking:
     async def _run(self, claims: Claims) -> None:
         try:
             await self._take_turns(claims)
-        except Exception as error:  # noqa: BLE001 -- else rows would wait for ever: each raises it
+        except Exception as error:  # noqa: BLE001 -- nothing is swallowed: each row that waits for an answer raises it
             self._runner = None
             for wish in (*self._wanted, *self._held):
                 if not wish.known.done():

@@ -73,7 +73,7 @@ class KnownPrompts:
 
     def __init__(self, storage: Storage, folder: str) -> None:
         self._index = Table()
-        self._lines = tempfile.TemporaryFile(prefix="stillflow-")  # noqa: SIM115 -- open as long as this
+        self._lines = tempfile.TemporaryFile(prefix="stillflow-")  # noqa: SIM115 -- read by `find`, and closed with this object
         end = 0
         for path in storage.files(posixpath.join(folder, FOLDER), ENDING):
             for line in storage.read(path).splitlines(keepends=True):

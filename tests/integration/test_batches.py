@@ -372,8 +372,8 @@ def test_a_run_that_is_killed_at_every_point_and_retried_submits_nothing_twice_a
             run = stack.start(deployment, {})
         stack.wait(run, {"CRASHED"}, past=past)
         # The worker tells of the end of the process as well, later: a retry before that would be taken for crashed.
-        wait_for(lambda: not processes_of(run), what="the end of the run's processes")  # noqa: B023
-        wait_for(lambda: ends_told(stack) > told, what="what the worker says of the end")  # noqa: B023
+        wait_for(lambda: not processes_of(run), what="the end of the run's processes")  # noqa: B023 -- called at once
+        wait_for(lambda: ends_told(stack) > told, what="what the worker says of the end")  # noqa: B023 -- called at once
         past = stack.run(run)["state"]["id"]
         assert not kill_at.exists(), stack.story(run, f"crashed before {point}")
     retry(stack, run)
