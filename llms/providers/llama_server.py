@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from llms.providers.parameters import (
+    ChatTemplateKwargs,
     ExtraBody,
     FrequencyPenalty,
     Logprobs,
@@ -63,9 +64,7 @@ class ClientLlamaCpp(ServerLLM):
         presence_penalty: PresencePenalty = None,
         stop: Stop = None,
         seed: Seed = None,
-        chat_template_kwargs: Annotated[
-            dict[str, Any] | None, Field(description="For the model's chat template, such as enable_thinking.")
-        ] = None,
+        chat_template_kwargs: ChatTemplateKwargs = None,
         grammar: Annotated[str | None, Field(description="A grammar that every answer fits, in GBNF.")] = None,
         logprobs: Logprobs = False,
         top_logprobs: TopLogprobs = None,

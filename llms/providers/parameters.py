@@ -26,6 +26,13 @@ Stop: TypeAlias = Annotated[str | list[str] | None, Field(description="Text at w
 Seed: TypeAlias = Annotated[int | None, Field(description="For repeatable answers, where the model can.")]
 Logprobs: TypeAlias = Annotated[bool, Field(description="Return the log probabilities of the tokens.")]
 TopLogprobs: TypeAlias = Annotated[int | None, Field(ge=0, le=20, description="How many tokens at each place.")]
+MinTokens: TypeAlias = Annotated[int | None, Field(ge=0, description="The fewest tokens of one answer.")]
+StopTokenIds: TypeAlias = Annotated[list[int] | None, Field(description="Tokens at which an answer ends.")]
+ChatTemplateKwargs: TypeAlias = Annotated[
+    dict[str, Any] | None, Field(description="For the model's chat template, such as enable_thinking.")
+]
+Regex: TypeAlias = Annotated[str | None, Field(description="A regular expression that every answer fits.")]
+Ebnf: TypeAlias = Annotated[str | None, Field(description="A grammar that every answer fits, in EBNF.")]
 ReasoningEffort: TypeAlias = Annotated[
     str | None, Field(description="How much a reasoning model thinks, in the provider's word: none, low, medium, high.")
 ]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from llms.providers.parameters import (
+    ChatTemplateKwargs,
+    Ebnf,
     ExtraBody,
     FrequencyPenalty,
     Logprobs,
     MaxNewTokens,
     MinP,
+    MinTokens,
     PresencePenalty,
     ReasoningEffort,
+    Regex,
     RepetitionPenalty,
     ResponseFormat,
     Seed,
     Stop,
+    StopTokenIds,
     Temperature,
     TopK,
     TopLogprobs,
@@ -52,7 +57,7 @@ class ClientSGLang(ServerLLM):
         input: FormattedInput,
         num_generations: int = 1,
         max_new_tokens: MaxNewTokens = None,
-        min_tokens: Annotated[int | None, Field(ge=0, description="The fewest tokens of one answer.")] = None,
+        min_tokens: MinTokens = None,
         temperature: Temperature = None,
         top_p: TopP = None,
         top_k: TopK = None,
@@ -61,14 +66,12 @@ class ClientSGLang(ServerLLM):
         frequency_penalty: FrequencyPenalty = None,
         presence_penalty: PresencePenalty = None,
         stop: Stop = None,
-        stop_token_ids: Annotated[list[int] | None, Field(description="Tokens at which an answer ends.")] = None,
+        stop_token_ids: StopTokenIds = None,
         seed: Seed = None,
         reasoning_effort: ReasoningEffort = None,
-        chat_template_kwargs: Annotated[
-            dict[str, Any] | None, Field(description="For the model's chat template, such as enable_thinking.")
-        ] = None,
-        regex: Annotated[str | None, Field(description="A regular expression that every answer fits.")] = None,
-        ebnf: Annotated[str | None, Field(description="A grammar that every answer fits, in EBNF.")] = None,
+        chat_template_kwargs: ChatTemplateKwargs = None,
+        regex: Regex = None,
+        ebnf: Ebnf = None,
         logprobs: Logprobs = False,
         top_logprobs: TopLogprobs = None,
         response_format: ResponseFormat = None,
