@@ -29,6 +29,7 @@ from llms.parameters import (
     for_form,
     import_path,
     is_ours,
+    names_told,
     signature_model,
     takes_none,
     unknown_name_message,
@@ -314,6 +315,8 @@ class LLM(Configurable, ABC):
             title = {"title": name.replace("_", " ").capitalize()}
             inner[name] = {**for_form({**inner[name], **default}), **title, "position": position}
         properties["generation_kwargs"].pop("required", None)
+        if properties["generation_kwargs"].get("additionalProperties") is False:
+            properties["generation_kwargs"] = names_told(properties["generation_kwargs"], inner)
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
         info = [entry for entry in super().get_runtime_parameters_info() if entry["name"] != "generation_kwargs"]

@@ -121,10 +121,9 @@ class Configurable(BaseModel):
         for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
             properties[name] = {**for_form(properties[name]), "position": position}
             _hide_references(properties[name])
-        # Beside "additionalProperties", and before it: a server that refuses a name says then which ones there are.
-        rest = dict(schema)
+        named = names_told(schema, sorted(properties, key=form_order(cls).index))
         schema.clear()
-        schema.update({"propertyNames": {"enum": sorted(properties, key=form_order(cls).index)}, **rest})
+        schema.update(named)
         return reference
 
     @classmethod
@@ -436,6 +435,12 @@ def special_model(model: Configurable, suffix: str) -> type[Configurable]:
     made = create_model(f"{type(model).__name__}_{suffix}", __base__=type(model), **fields)
     made.form_title = type(model).form_title or type(model).__name__
     return made
+
+
+def names_told(schema: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """`schema` with these `names` alone, in words of which a server says what there is in place of what is refused."""
+    rest = {word: value for word, value in schema.items() if word != "additionalProperties"}
+    return {**rest, "propertyNames": {"enum": list(names)}}
 
 
 def variants_in(marks: Iterable[Any]) -> Any:

@@ -14,13 +14,11 @@ from llms.variants import Variants
 OWN_TAB: dict[str, Any] = {
     "type": "object",
     "title": "Your own",
-    "required": ["provider"],
     "properties": {
         "provider": {
             "type": "string",
             "title": "Provider",
             "description": "Import path of your adapter, as module:Class.",
-            "pattern": ":",
             "position": 0,
         },
         "generation_kwargs": {"type": "object", "title": "Generation parameters", "position": 1},
@@ -36,7 +34,6 @@ def own_tab_with(others: Sequence[str]) -> dict[str, Any]:
             "provider": {
                 **OWN_TAB["properties"]["provider"],
                 "description": f"One of {', '.join(others)}; or the import path of your adapter, as module:Class.",
-                "pattern": f":|^({'|'.join(others)})$",
             },
             "model": {
                 "type": "string",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from types import ModuleType
 from typing import Any, cast
 
@@ -158,11 +159,29 @@ class Variants:
         whole = handler(schema)
         tabs = whole.get("anyOf", [whole])
         own = [dict(self.own_tab)] if self.own_tab else []
-        known = {name: None for tab in tabs for name in handler.resolve_ref_schema(tab).get("properties", {})}
-        # Of a wrong name a server says what there is, in place of "not valid under any". Own classes have other names.
-        ours = {"patternProperties": {f"^{self.tag}$": {"enum": list(self.ours)}}}
-        helped = {"if": ours, "then": {"propertyNames": {"enum": list(known)}}}
-        return {"anyOf": [*tabs, *own], "title": self.title, **helped}
+        return {"anyOf": [*tabs, *own], "title": self.title, **self._checks(tabs, handler)}
+
+    def _checks(self, tabs: list[dict[str, Any]], handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """What makes a server say what is wrong, and where, in place of "not valid under any of the given schemas".
+
+        It holds a value against the tab that is meant alone; the tag is found by patterns, for the server takes
+        `properties` for those of a form wherever they stand. `OWN_TAB` accepts whatever another tab would.
+        """
+        fields: list[dict[str, Any]] = [handler.resolve_ref_schema(tab).get("properties", {}) for tab in tabs]
+        tags = [each.get(self.tag, {}).get("const") for each in fields]
+        part = tabs[0] if self.first else {"propertyNames": {"enum": list(dict.fromkeys(chain(*fields)))}}
+
+        def tagged(schema: dict[str, Any]) -> dict[str, Any]:
+            return {"patternProperties": {f"^{self.tag}$": schema}}
+
+        known = {"then": tagged({"enum": list(self.ours)})}
+        path = {"if": tagged({"not": {"pattern": ":"}})} if self.own_tab else {"if": True}
+        of_tabs = [{"if": tagged({"const": tag}), "then": tab} for tag, tab in zip(tags, tabs, strict=True) if tag]
+        return {
+            "if": {"propertyNames": {"not": {"const": self.tag}}},
+            "then": part,
+            "else": {"allOf": [{**path, **known}, *of_tabs]},
+        }
 
 
 def is_allowed(path: str) -> bool:

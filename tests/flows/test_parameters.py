@@ -6,7 +6,7 @@ import asyncio
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect.utilities.schema_tools.validation import ValidationError as RefusedParametersError
@@ -220,6 +220,18 @@ def test_the_server_takes_parts_and_refuses_mistakes(
     assert (validate(given, schema, ignore_required=True) == []) is fits
 
 
+def llm(**given: Any) -> dict[str, Any]:
+    return {"text_generation": {"llm": given}}
+
+
+def keys_by_length(value: Any) -> Any:
+    """`value` as a jsonb column keeps it: keys by length, then by their bytes."""
+    if isinstance(value, dict):
+        known = cast("dict[str, Any]", value)
+        return {key: keys_by_length(known[key]) for key in sorted(known, key=lambda key: (len(key), key.encode()))}
+    return [keys_by_length(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -227,19 +239,63 @@ def test_the_server_takes_parts_and_refuses_mistakes(
             {"text_generation": {"nmu_generations": 2}},
             "'nmu_generations' is not one of ['llm', 'template', 'columns', ",
         ),
-        ({"text_generation": {"llm": {"modle": "gpt-4o"}}}, "'modle' is not one of ['provider', "),
-        ({"text_generation": {"llm": {"provider": "openai", "modle": "m"}}}, "'modle' is not one of ['provider', "),
+        (llm(modle="gpt-4o"), "llm'. Failure reason: 'modle' is not one of ['model', "),
+        (llm(provider="openai", modle="m"), "llm'. Failure reason: 'modle' is not one of ['model', "),
+        (llm(generation_kwargs={"temprature": 1}), "generation_kwargs'. Failure reason: 'temprature' is not one of ["),
+        (
+            llm(provider="anthropic", generation_kwargs={"seed": 1}),
+            "generation_kwargs'. Failure reason: 'seed' is not one of ['max_new_tokens', 'temperature', 'top_p', ",
+        ),
+        (
+            llm(provider="anthropic", generation_kwargs={"temperature": "hot"}),
+            "generation_kwargs.temperature'. Failure reason: 'hot' is not ",
+        ),
+        (llm(provider="openai", max_retries="six"), "llm.max_retries'. Failure reason: 'six' is not "),
+        (llm(provider="opnai"), "llm.provider'. Failure reason: 'opnai' is not one of ['openai', "),
         ({"source": {"data_file": "x.jsonl"}}, "'data_file' is not one of ["),
     ],
-    ids=["a step's", "an LLM's", "a named LLM's", "a source's"],
+    ids=[
+        "a step's",
+        "an LLM's",
+        "a named LLM's",
+        "a generation parameter's",
+        "another LLM's generation parameter's",
+        "a value of another type",
+        "a field of another type",
+        "a provider's",
+        "a source's",
+    ],
 )
-def test_a_server_that_refuses_a_name_says_which_ones_there_are(given: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize("kept", ["as written", "as PostgreSQL keeps it"])
+def test_a_server_that_refuses_something_says_where_and_which_names_there_are(
+    given: dict[str, Any], said: str, kept: str
+) -> None:
     schema = text_generation.parameters.model_dump()
+    if kept == "as PostgreSQL keeps it":
+        schema = keys_by_length(schema)
 
     with pytest.raises(RefusedParametersError) as refused:
         validate(given, schema, raise_on_error=True, ignore_required=True)
 
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"provider": "ollama", "model": "m", "keep_alive": "5m", "generation_kwargs": {"temperature": 1, "min_p": 0.1}},
+        {"provider": "vertexai", "model": "m", "project": "p", "location": "l"},
+        {"provider": "bedrock", "model": "m", "region": "us-east-1", "role_arn": "r"},
+        {"provider": "my.module:OwnLLM", "anything": 3, "generation_kwargs": {"of its own": 1}},
+        {"provider": "anthropic", "model": "m", "generation_kwargs": {"top_k": 5}},
+        {"generation_kwargs": {"temperature": None}},
+    ],
+    ids=["ollama", "vertexai", "bedrock", "one's own", "another one's", "a value taken back"],
+)
+def test_the_server_takes_what_each_provider_alone_has(given: dict[str, Any]) -> None:
+    schema = text_generation.parameters.model_dump()
+
+    assert validate(llm(**given), schema, ignore_required=True) == []
 
 
 @pytest.mark.parametrize("name", [name for name in READY_MADE if name not in {"watch_batches", "resubmit_failed_rows"}])

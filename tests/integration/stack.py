@@ -319,6 +319,10 @@ class Stack(Server):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return file
 
+    def sent(self) -> list[Any]:
+        """The requests with a body: no looks at the job of a run that another test left waiting."""
+        return [request for request in self.provider.requests if request.body is not None]
+
     def asked(self, status: int | None = 200) -> list[str]:
         """The last message of every chat that the provider answered with a status."""
         return [

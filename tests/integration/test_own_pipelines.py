@@ -37,7 +37,7 @@ def script(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def bodies(stack: Stack) -> set[tuple[float, int]]:
-    return {(request.body["temperature"], request.body["max_tokens"]) for request in stack.provider.requests}
+    return {(request.body["temperature"], request.body["max_tokens"]) for request in stack.sent()}
 
 
 @pytest.mark.parametrize("script", [("own-deployed", f"pipeline.deploy('mine', '{POOL}')")], indirect=True)
