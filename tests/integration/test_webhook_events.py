@@ -99,7 +99,7 @@ def test_waking_touches_none_but_the_runs_that_wait_for_a_later_look(prefect: st
     async def work() -> tuple[list[str], dict[str, Any]]:
         states = {
             "asleep": waiting_for(3600),
-            "another": waiting_for(60),
+            "another": waiting_for(7200),
             "due": waiting_for(-1),
             "scheduled": Scheduled(scheduled_time=datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)),
             "retrying": waiting_for(3600, "Retry 1 of 3"),
