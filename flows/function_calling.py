@@ -36,6 +36,7 @@ async def function_calling(
     max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
     approve_cost_above: Annotated[float | None, Field(ge=0)] = None,
     finish_online_below: Annotated[int, Field(ge=0)] = 0,
+    max_cost: Annotated[float | None, Field(ge=0)] = None,
 ) -> Any:
     """Make a dataset of function calls: requests with calls are written, the calls are run, and a judge compares them.
 
@@ -51,6 +52,7 @@ async def function_calling(
         max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
         approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
         finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
+        max_cost: Dollars. The run fails before it spends more; what was answered is kept for one with a higher limit.
     """
     # Now, and not once its turn comes: functions that can't be loaded must stop the run before anything is paid for.
     execution_checker.load()
@@ -65,4 +67,5 @@ async def function_calling(
         max_failed_rows=max_failed_rows,
         approve_cost_above=approve_cost_above,
         finish_online_below=finish_online_below,
+        max_cost=max_cost,
     )

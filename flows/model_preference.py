@@ -42,6 +42,7 @@ async def model_preference(
     max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
     approve_cost_above: Annotated[float | None, Field(ge=0)] = None,
     finish_online_below: Annotated[int, Field(ge=0)] = 0,
+    max_cost: Annotated[float | None, Field(ge=0)] = None,
 ) -> Any:
     """Make a preference dataset of several models: each answers, a judge rates them, the best and worst become a pair.
 
@@ -56,6 +57,7 @@ async def model_preference(
         max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
         approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
         finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
+        max_cost: Dollars. The run fails before it spends more; what was answered is kept for one with a higher limit.
     """
     for name, task in {"first": first, "second": second, "third": third}.items():
         if task.num_generations > 1 or task.group_generations:
@@ -74,4 +76,5 @@ async def model_preference(
         max_failed_rows=max_failed_rows,
         approve_cost_above=approve_cost_above,
         finish_online_below=finish_online_below,
+        max_cost=max_cost,
     )

@@ -23,6 +23,7 @@ async def text_generation(
     max_failed_rows: Annotated[float, Field(ge=0)] = MAX_FAILED_ROWS,
     approve_cost_above: Annotated[float | None, Field(ge=0)] = None,
     finish_online_below: Annotated[int, Field(ge=0)] = 0,
+    max_cost: Annotated[float | None, Field(ge=0)] = None,
 ) -> Any:
     """Answer the prompts of a source with a language model, and save the dataset.
 
@@ -34,6 +35,7 @@ async def text_generation(
         max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
         approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
         finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
+        max_cost: Dollars. The run fails before it spends more; what was answered is kept for one with a higher limit.
     """
     rows = load(source, use_cache=use_cache)
     rows = text_generation.map(rows)
@@ -43,4 +45,5 @@ async def text_generation(
         max_failed_rows=max_failed_rows,
         approve_cost_above=approve_cost_above,
         finish_online_below=finish_online_below,
+        max_cost=max_cost,
     )

@@ -23,7 +23,7 @@ from flows.engine.errors import PipelineError
 from flows.engine.event_loops import run_anywhere, setting
 from flows.engine.execution import check_columns, source_columns
 from flows.engine.graph import Node, Rows, load
-from flows.engine.run import SHARD_ROWS, BatchSettings, Limits, current_run, limits_of_run, named
+from flows.engine.run import SHARD_ROWS, Limits, Spending, current_run, limits_of_run, named
 from llms.parameters import set_quietly
 from llms.typing import FormattedInput
 from tasks.sources.files import SourceError
@@ -362,6 +362,7 @@ class Pipeline:
             ("max_failed_rows", self.max_failed_rows, Annotated[float, Field(ge=0)]),
             ("approve_cost_above", None, Annotated[float | None, Field(ge=0)]),
             ("finish_online_below", 0, Annotated[int, Field(ge=0)]),
+            ("max_cost", None, Annotated[float | None, Field(ge=0)]),
         ]
         keyword = inspect.Parameter.KEYWORD_ONLY
         return [inspect.Parameter(name, keyword, default=value, annotation=kind) for name, value, kind in every]
@@ -375,6 +376,7 @@ class Pipeline:
             "    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.",
             "    approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval.",
             "    finish_online_below: Of offline batches: fewer requests are sent online, in place of a job.",
+            "    max_cost: Dollars. The run fails before it spends more; what was answered is kept.",
         ]
         return f"{self.description or self.name}\n\nArgs:\n" + "\n".join(lines)
 
@@ -386,6 +388,7 @@ class Pipeline:
         max_failed_rows: float,
         approve_cost_above: float | None,
         finish_online_below: int,
+        max_cost: float | None,
     ) -> Any:
         nodes = self._nodes(steps, use_cache=use_cache)
         followed = {before for name in self.steps for before in self.edges[name] if name in nodes}
@@ -396,8 +399,8 @@ class Pipeline:
             before = self.edges[name][0]
             leaves[before] = Rows(nodes[before])
             targets[before] = saver
-        batches = BatchSettings(approve_cost_above, finish_online_below)
-        datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows, batches=batches)
+        spending = Spending(approve_cost_above, finish_online_below, max_cost)
+        datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows, spending=spending)
         return Datasets(datasets) if len(datasets) > 1 else next(iter(datasets.values()))
 
     def _nodes(self, steps: Mapping[str, Step], *, use_cache: bool = True) -> dict[str, Node]:

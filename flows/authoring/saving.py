@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.cluster.dispatch import opened_spread
 from flows.engine.artifacts import publish_failed_rows, publish_report
 from flows.engine.batching import WaitingForBatches, is_offline
+from flows.engine.budget import Budget
 from flows.engine.datasets import known_of, open_dataset
 from flows.engine.errors import TooManyFailedRowsError, masked_errors
 from flows.engine.event_loops import await_or_run
@@ -23,7 +25,7 @@ from flows.engine.graph import Node, Rows
 from flows.engine.outcome import note_outcome
 from flows.engine.ownership import while_held
 from flows.engine.report import failure_lines, summary_lines
-from flows.engine.run import BatchSettings, Run
+from flows.engine.run import Run, Spending
 from flows.engine.run_record import first_row, run_record
 from flows.store.context import run_logger
 from flows.store.digest import digest
@@ -49,6 +51,7 @@ def save(
     max_failed_rows: float = MAX_FAILED_ROWS,
     approve_cost_above: float | None = None,
     finish_online_below: int = 0,
+    max_cost: float | None = None,
 ) -> Any:
     """Run everything that `rows` need and save them. In an async flow: `await save(...)`.
 
@@ -59,16 +62,19 @@ def save(
         approve_cost_above: of offline batches: dollars. A run that would cost more is suspended before it
             submits, until a person agrees in the Prefect UI.
         finish_online_below: of offline batches: fewer requests than this are sent online, in place of a job.
+        max_cost: dollars, at list prices. The run fails before it spends more, online or on batches, over all of its
+            attempts; what was answered is kept, and isn't paid for again by a run with a higher one.
 
     Returns:
         The saved rows as a `datasets.Dataset`, failed ones included, with their reason in their metadata.
 
     Raises:
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
+        CostLimitError: `max_cost` isn't enough. Nothing is saved.
     """
     name = rows.node.name
-    batches = BatchSettings(approve_cost_above, finish_online_below)
-    return await_or_run(_only(finish({name: rows}, {name: target}, max_failed_rows=max_failed_rows, batches=batches)))
+    spending = Spending(approve_cost_above, finish_online_below, max_cost)
+    return await_or_run(_only(finish({name: rows}, {name: target}, max_failed_rows=max_failed_rows, spending=spending)))
 
 
 def collect(
@@ -77,10 +83,11 @@ def collect(
     max_failed_rows: float = MAX_FAILED_ROWS,
     approve_cost_above: float | None = None,
     finish_online_below: int = 0,
+    max_cost: float | None = None,
 ) -> Any:
     """`save`, without a target: run everything that `rows` need, and open them as a `datasets.Dataset`."""
-    batches = BatchSettings(approve_cost_above, finish_online_below)
-    return await_or_run(_only(finish({rows.node.name: rows}, {}, max_failed_rows=max_failed_rows, batches=batches)))
+    spending = Spending(approve_cost_above, finish_online_below, max_cost)
+    return await_or_run(_only(finish({rows.node.name: rows}, {}, max_failed_rows=max_failed_rows, spending=spending)))
 
 
 async def _only(work: Coroutine[Any, Any, dict[str, Dataset]]) -> Dataset:
@@ -92,7 +99,7 @@ async def finish(
     targets: Mapping[str, Saver],
     *,
     max_failed_rows: float = MAX_FAILED_ROWS,
-    batches: BatchSettings | None = None,
+    spending: Spending | None = None,
 ) -> dict[str, Dataset]:
     """Run everything that `leaves` need, and save those that have a target. Returns the datasets by leaf.
 
@@ -102,10 +109,14 @@ async def finish(
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
         TargetError: a target can't be written to; raised before anything is sent.
         CostNotApprovedError: a person looked at the cost of the batches, and said no.
+        CostLimitError: its `max_cost` isn't enough.
     """
     run = next(iter(leaves.values())).node.run
     async with run.turn:
-        run.batches = batches or BatchSettings()
+        run.spending = spending or Spending()
+        if run.spending.max_cost is not None or run.budget is not None:
+            run.budget = run.budget or Budget(began_before=run.run_count > 1 or run.passes > 0)
+            run.budget.max_cost = math.inf if run.spending.max_cost is None else run.spending.max_cost
         with masked_errors():
             return await _finish(run, leaves, targets, max_failed_rows)
 

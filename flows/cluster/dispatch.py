@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, cast
 
 from flows.cluster.clusters import Cluster, chosen_cluster, flows_task_runner
 from flows.cluster.messages import ShardMade, ShardOrder, packed
-from flows.engine.answering import Count, located, sound_shard
+from flows.engine.answering import Count, count_before, located, sound_shard
+from flows.engine.costs import estimate
 from flows.engine.window import Window
+from flows.ledger import opened
 from flows.store.context import run_logger
 from flows.store.shards import ShardRef
 from tasks.base import ModelStep
@@ -103,7 +105,10 @@ class Spread:
     async def _made(
         self, node: Node, path: str, place: int, refs: Sequence[ShardRef], before: Sequence[int]
     ) -> tuple[ShardRef, bool]:
-        made = await self._ordered(node, path, place, refs, before)
+        async with _room(node, refs):
+            made = await self._ordered(node, path, place, refs, before)
+            if node.run.budget is not None:
+                node.run.budget.spend(node.name, made.work.sent_online.dollars)
         progress = node.run.progress_of(node.name, node.step)
         progress.answered += made.answered
         progress.failed += made.failed
@@ -131,6 +136,19 @@ class Spread:
             attempt=run.attempt,
             shard_rows=node.shard_rows,
         )
+
+
+@asynccontextmanager
+async def _room(node: Node, refs: Sequence[ShardRef]) -> AsyncGenerator[None]:
+    """Room for a shard in the run's budget. Raises CostLimitError."""
+    budget, step = node.run.budget, node.step
+    if budget is None or not isinstance(step, ModelStep):
+        yield
+        return
+    await count_before(node, await asyncio.to_thread(opened, node.run.storage, node.space()))
+    requests, each = refs[0].rows, step.answers_per_row
+    async with budget.room_for(node.name, lambda: estimate(step.answerer, requests, 0, num_generations=each).dollars):
+        yield
 
 
 @asynccontextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
-from flows.engine.costs import tokens_of, tokens_spent
+from flows.engine.costs import estimate, tokens_of, tokens_spent
 from flows.engine.earlier_answers import Legacy, legacy_of
 from flows.engine.graph import Node
 from flows.engine.run import is_of_run, is_same_work
@@ -21,11 +22,12 @@ from flows.ledger.store import answer_line, failure_line, useless_line
 from flows.ledger.table import number_of
 from flows.store.shards import ShardRef, Work, find_shard, found_shard, read_shard, work_of, write_shard
 from flows.store.storage import StorageError
-from llms.base import combined, failed_output
+from llms.base import combined, estimated_tokens, failed_output
 from llms.batch import BatchRequest, OfflineBatchLLM
 from llms.errors import ExpiredError, InvalidResponseError, LLMError, failure_of
 from llms.loop import run_async
 from llms.typing import FormattedInput, GenerateOutput
+from llms.usage import usage_of
 from tasks.base import ModelStep, Task
 from tasks.steps import Step, failure_in
 from tasks.typing import Row
@@ -123,10 +125,19 @@ async def questions_of(node: Node, place: int, inputs: Sequence[ShardRef]) -> li
 async def open_session(node: Node, rows: list[Row], place: int, batch: Batch | None = None) -> Session:
     run, task = node.run, cast("ModelStep", node.step)
     store = await asyncio.to_thread(opened, run.storage, node.space())
+    await count_before(node, store)
     if not node.described:
         node.described = True
         await asyncio.to_thread(store.describe, task.answerer)
     return Session(node, task, store, rows, place, batch, await asyncio.to_thread(legacy_of, node, place))
+
+
+async def count_before(node: Node, store: Store) -> None:
+    """Count in the run's budget, if it has one, what it spent before at whom `node` asks."""
+    run = node.run
+    if run.budget is not None:
+        llm = cast("ModelStep", node.step).answerer
+        await asyncio.to_thread(run.budget.count_before, store, llm, partial(is_of_run, run_id=run.own_id))
 
 
 @dataclass
@@ -391,7 +402,8 @@ class Session:
         if known is not None and not known.failure["retryable"]:
             raise known
         try:
-            output = await llm.answer(question.prompt, question.times)
+            async with self._room(question):
+                output = await self._asked(question)
         except LLMError as error:
             if error.usage and not error.fatal:
                 self._keep([failure_line(question.key, failure_of(error), attempt, error.usage)])
@@ -402,6 +414,31 @@ class Session:
         self.store.prompts.note(question.key, question.prompt)
         self._keep([answer_line(question.key, output, attempt, limit=limit)])
         return Kept(output, attempt, limit=limit)
+
+    def _room(self, question: Question) -> AbstractAsyncContextManager[None]:
+        """Room for it in the run's budget."""
+        budget, llm = self.node.run.budget, self.task.answerer
+        if budget is None:
+            return nullcontext()
+
+        def guess() -> float | None:
+            written = round(estimated_tokens(question.prompt, question.times, {}))
+            return estimate(llm, 1, written, num_generations=question.times).dollars
+
+        return budget.room_for(self.node.name, guess)
+
+    async def _asked(self, question: Question) -> GenerateOutput:
+        """The answer, counted in the run's budget. Raises LLMError."""
+        budget, llm = self.node.run.budget, self.task.answerer
+        try:
+            output = await llm.answer(question.prompt, question.times)
+        except LLMError as error:
+            if budget is not None:
+                budget.count(self.node.name, llm, error.usage)
+            raise
+        if budget is not None:
+            budget.count(self.node.name, llm, usage_of(output))
+        return output
 
     def kept(self, ask: RowAsk, key: str, old: str) -> Kept | None:
         """The answer that the ledger has, where it serves: not one that was refused, or that too few tokens cut off."""

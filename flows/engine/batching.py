@@ -165,24 +165,27 @@ class _Pass:
         try:
             async for place, refs in aligned(self.node):
                 await self._bring(place, refs)
-                # A cost is agreed to as a whole, so nothing is submitted before it is known.
-                while self.full and self.node.run.batches.approve_cost_above is None and not self._unseen():
+                while self.full and self._may_submit_early() and not self._unseen():
                     await self._submit(self.full.pop(0))
         except WaitingForBatches:
             # More may come: what isn't a whole job yet is asked again then.
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued) from None
         files = self.files = [*self.full, *self.writer.rest()]
         count = sum(len(file.custom_ids) for file in files)
-        if 0 < count < self.node.run.batches.finish_online_below and not (self.batch.needs or self.queued):
+        if 0 < count < self.node.run.spending.finish_online_below and not (self.batch.needs or self.queued):
             await self._finish_online()
             return
         if files:
             await asyncio.to_thread(self._check_nothing_moved)
-        self._approve(files)
+        await self._approve(files)
         for file in files:
             await self._submit(file)
         if self.pending:
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued)
+
+    def _may_submit_early(self) -> bool:
+        """Whether a job may go before the others are known. A cost is agreed to, and limited, as a whole."""
+        return self.node.run.spending.approve_cost_above is None and self.node.run.budget is None
 
     async def _bring(self, place: int, refs: list[ShardRef]) -> None:
         """Bring one shard as far as it gets."""
@@ -244,13 +247,24 @@ class _Pass:
         while self.held and (before is None or self.held[0][0] < before):
             cast("Stream", self.node.stream).push(*self.held.pop(0))
 
-    def _approve(self, files: Sequence[JobFile]) -> None:
-        """Raises WaitingForBatches where what `files` would cost has to be agreed to first."""
+    async def _approve(self, files: Sequence[JobFile]) -> None:
+        """Whether `files` may be submitted at what they would cost.
+
+        Raises:
+            CostLimitError: that is more than is left of the run's `max_cost`.
+            WaitingForBatches: it has to be agreed to first.
+        """
         run = self.node.run
-        limit = run.batches.approve_cost_above
-        if limit is None or not files:
+        limit = run.spending.approve_cost_above
+        if not files:
             return
         whole = self._estimate(files)
+        if run.budget is not None:
+            every = [*await asyncio.to_thread(self.jobs.all_open), *await asyncio.to_thread(self.jobs.ended_of, run.id)]
+            submitted = sum(each.dollars or 0.0 for each in every if each.run == run.id)
+            run.budget.check_jobs(self.node.name, whole.dollars, submitted)
+        if limit is None:
+            return
         unpriced = whole.dollars is None and not run.approved_unpriced
         if unpriced or run.dollars + (whole.dollars or 0.0) > max(limit, run.approved):
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued, estimates={self.node.name: whole})

@@ -45,6 +45,12 @@ class CostNotApprovedError(RuntimeError):
     """A person looked at what a run would cost, and said no. Nothing was submitted."""
 
 
+class CostLimitError(LLMError):
+    """The next request, or a batch job, may cost more than is left of the run's `max_cost`. It isn't sent."""
+
+    fatal = True
+
+
 class ResubmitError(RuntimeError):
     """A run can't be completed by another one. Nothing was started; says why, and the way out."""
 
@@ -78,7 +84,8 @@ def failed_state(error: Exception) -> Any:
     """
     from prefect.states import Failed
 
-    kept = ". What was answered is kept: a retry sends the rest" if isinstance(error, LLMError) else ""
+    sends_rest = isinstance(error, LLMError) and not isinstance(error, CostLimitError)
+    kept = ". What was answered is kept: a retry sends the rest" if sends_rest else ""
     # Automations send it on, to where it may be taken for Markdown.
     message = f"{type(error).__name__}: {inert(str(error), LONGEST_MESSAGE)}{kept}"
     return Failed(message=message, data=error)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from flows.engine.budget import Budget
 from flows.engine.event_loops import Turn
 from flows.engine.window import Window
 from flows.ledger import Claims
@@ -71,13 +72,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class BatchSettings:
-    """How a run goes about its batch jobs."""
+class Spending:
+    """What a run may spend, and how it goes about its batch jobs."""
 
     approve_cost_above: float | None = None
     """Dollars. Above, the run is suspended before it submits, until a person agrees."""
     finish_online_below: int = 0
     """Fewer requests than this are sent online, in place of a job."""
+    max_cost: float | None = None
+    """Dollars that it never exceeds."""
 
 
 limits_of_run: ContextVar[Limits | None] = ContextVar("limits_of_run", default=None)
@@ -150,7 +153,9 @@ class Run:
     """Of its steps that ask the same model with the same parameters, by the ledger's space."""
     passes: int = 0
     """How often this attempt went through its steps before: it waited for batches in between."""
-    batches: BatchSettings = field(default_factory=lambda: BatchSettings())
+    spending: Spending = field(default_factory=lambda: Spending())
+    budget: Budget | None = None
+    """What is left of `max_cost`, if there is one."""
     dollars: float = 0.0
     """The estimates of what it submitted to batch jobs."""
     approved: float = 0.0

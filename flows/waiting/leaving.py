@@ -324,7 +324,7 @@ async def ask_approval(run: Run, waiting: WaitingForBatches) -> None:
     """
     from prefect.flow_runs import pause_flow_run, suspend_flow_run
 
-    limit = run.batches.approve_cost_above or 0.0
+    limit = run.spending.approve_cost_above or 0.0
     known = [each.dollars for each in waiting.estimates.values()]
     total = None if None in known else run.dollars + sum(each or 0.0 for each in known)
     price = "at an unknown price" if total is None else f"for about {money(total)} altogether"

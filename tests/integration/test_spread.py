@@ -25,15 +25,16 @@ from flows.cluster.clusters import chosen_cluster
 from flows.cluster.dispatch import Spread
 from flows.cluster.messages import packed
 from flows.cluster.worker import unpacked
-from flows.engine.errors import SpreadError
+from flows.engine.errors import CostLimitError, SpreadError
 from flows.engine.event_loops import setting
 from flows.engine.graph import Rows
 from flows.engine.run import Run, run_started
-from llms import AuthenticationError, OpenAILLM
+from llms import AuthenticationError, OpenAILLM, PriceSource
 from llms.credentials import Credentials
 from llms.local_provider import FaultRule, LocalProvider
 from tasks import TextGeneration, step
 from tests.conftest import LONGEST, ROOT, wait_for
+from tests.scripted import Reply, Scripted, completion
 from tests.warm import Program, WarmPython
 
 AT_ONCE = 5
@@ -108,6 +109,31 @@ def test_a_spread_run_makes_the_rows_and_the_counts_of_one_in_a_single_process(
     assert counts(started[0]) == counts(started[1])
     assert started[0].progress["text_generation"].answered == 59
     assert started[0].progress["text_generation"].failed == 1
+
+
+class Priced(OpenAILLM):
+    """Asks here, at OpenAI's prices."""
+
+    def price_source(self) -> PriceSource | None:
+        return PriceSource("https://api.openai.com/v1", "gpt-4o")
+
+
+def test_a_limit_of_what_a_run_may_spend_holds_for_the_shards_of_a_cluster(spread: LocalCluster) -> None:
+    def for_a_cent(body: dict[str, Any]) -> Reply:
+        return completion(usage={"prompt_tokens": 0, "completion_tokens": 1000, "total_tokens": 1000})
+
+    def rows(server: Scripted) -> Rows:
+        llm = Priced(model="m", base_url=server.url, api_key="k", generation_kwargs={"max_new_tokens": 1000})
+        return TextGeneration(llm=llm).map(load(prompts(120), shard_rows=10))
+
+    with Scripted(for_a_cent) as server:
+        with pytest.raises(CostLimitError, match=r"spent \$0\.\d+ of max_cost=0.55"):
+            collect(rows(server), max_cost=0.55)
+        asked = len(server.asked)
+        collect(rows(server), max_cost=2)
+
+    assert 40 <= asked <= 55
+    assert len(server.asked) == 120
 
 
 def test_what_is_there_already_is_not_sent_out_again(provider: LocalProvider, spread: LocalCluster) -> None:

@@ -92,7 +92,7 @@ def test_what_matters_most_is_at_the_top_of_each_section(stack: Stack, ui: UI) -
     assert labels[llm : llm + 4] == ["LLM", "Model", "Credentials", "Generation parameters"]
     assert "Temperature" in labels[llm + 4 : llm + 7]
     assert labels.index("Template") < labels.index("Input columns")
-    assert labels[-4:] == ["use_cache", "max_failed_rows", "approve_cost_above", "finish_online_below"]
+    assert labels[-5:] == ["use_cache", "max_failed_rows", "approve_cost_above", "finish_online_below", "max_cost"]
 
 
 def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
@@ -110,7 +110,7 @@ def test_a_temperature_changed_in_the_form_arrives_at_the_provider(
     stack.wait(run)
 
     assert len(load_from_disk(str(tmp_path / "out"))) == len(rows)
-    bodies = [request.body for request in stack.provider.requests]
+    bodies = [request.body for request in stack.sent()]
     assert {body["temperature"] for body in bodies} == {0.35}
     # Fields that were left alone add nothing: it's what any other way of starting the run sends.
     assert {name for body in bodies for name in body} == {"model", "messages", "temperature"}
@@ -139,7 +139,7 @@ def test_a_form_left_alone_finds_the_answers_of_a_run_that_was_started_otherwise
     form.fill(target["path"], "target", "Path")
     stack.wait(form.submit())
 
-    assert stack.provider.requests == []
+    assert stack.sent() == []
 
 
 def test_another_provider_chosen_in_the_form_is_the_one_that_is_asked(
