@@ -123,7 +123,7 @@ def test_a_limit_of_what_a_run_may_spend_holds_for_the_shards_of_a_cluster(sprea
         return completion(usage={"prompt_tokens": 0, "completion_tokens": 1000, "total_tokens": 1000})
 
     def rows(server: Scripted) -> Rows:
-        llm = Priced(model="m", base_url=server.url, api_key="k", generation_kwargs={"max_new_tokens": 1000})
+        llm = Priced(model="m", base_url=server.url, generation_kwargs={"max_new_tokens": 1000})
         return TextGeneration(llm=llm).map(load(prompts(120), shard_rows=10))
 
     with Scripted(for_a_cent) as server:
