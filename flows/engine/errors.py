@@ -87,7 +87,8 @@ def failed_state(error: Exception) -> Any:
     sends_rest = isinstance(error, LLMError) and not isinstance(error, CostLimitError)
     kept = ". What was answered is kept: a retry sends the rest" if sends_rest else ""
     # Automations send it on, to where it may be taken for Markdown.
-    message = f"{type(error).__name__}: {inert(str(error), LONGEST_MESSAGE)}{kept}"
+    said = inert(str(error), LONGEST_MESSAGE)
+    message = f"{type(error).__name__}: {said.removesuffix('.') if kept else said}{kept}"
     return Failed(message=message, data=error)
 
 

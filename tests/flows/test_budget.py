@@ -10,7 +10,7 @@ import pytest
 
 from flows import Pipeline, collect, flow, load
 from flows.engine.errors import CostLimitError, failed_state
-from llms import OpenAILLM, PriceSource
+from llms import AuthenticationError, OpenAILLM, PriceSource
 from tasks import LoadDataFromDicts, TextGeneration
 from tests.scripted import Reply, Scripted, completion
 
@@ -133,4 +133,7 @@ def test_a_pipeline_takes_it_as_a_parameter(storage: Path) -> None:
 
 
 def test_the_state_doesnt_say_that_a_retry_would_send_the_rest() -> None:
-    assert failed_state(CostLimitError("too dear")).message == "CostLimitError: too dear"
+    assert failed_state(CostLimitError("too dear.")).message == "CostLimitError: too dear."
+    assert failed_state(AuthenticationError("a wrong key.")).message == (
+        "AuthenticationError: a wrong key. What was answered is kept: a retry sends the rest"
+    )
