@@ -36,6 +36,7 @@ from llms.errors import (
     OfflineBatchGenerationNotFinishedError,
     OtherModelError,
 )
+from llms.http import written
 from llms.limits import Limiter, limiter_for, send
 from llms.loop import run_sync
 from llms.model_names import is_other_model
@@ -44,7 +45,7 @@ from llms.parameters import Aside, short
 from llms.reading import LARGEST, count_in, list_in, object_in
 from llms.secrets import masked, masked_values
 from llms.submissions import submissions_of
-from llms.typing import FormattedInput, GenerateOutput, TokenCounts
+from llms.typing import FormattedInput, GenerateOutput, TokenCounts, Usage
 from llms.usage import usage_of
 
 T = TypeVar("T")
@@ -158,7 +159,7 @@ class JobFile:
     def only(self, wanted: Callable[[str], bool]) -> JobFile | None:
         """The requests whose `custom_id`s are `wanted`; None where none is."""
         keep = list(map(wanted, self.custom_ids))
-        if all(keep):
+        if keep and all(keep):
             return self
         left = replace(self, path=self.path.with_suffix(".left"), custom_ids=[], size=0)
         with self.path.open("rb") as lines, left.path.open("wb") as file:
@@ -330,9 +331,7 @@ class OfflineBatchLLM(AsyncLLM):
 
     def batch_line(self, request: BatchRequest) -> bytes:
         """The line of a file for a request."""
-        return orjson.dumps(
-            {"custom_id": request.custom_id, "method": "POST", "url": request.url, "body": request.body}
-        )
+        return written({"custom_id": request.custom_id, "method": "POST", "url": request.url, "body": request.body})
 
     def requests_per_input(self, num_generations: int) -> int:
         """How many requests an input with so many generations is sent as: 1, where the API can give several answers.
@@ -642,7 +641,7 @@ def result_of_unreadable(line: bytes) -> BatchResult | None:
 
 
 def outcome_of(
-    parse: Callable[[], GenerateOutput], asked: str = "", answered: object = None
+    parse: Callable[[], GenerateOutput], asked: str = "", answered: object = None, usage: Sequence[Usage] = ()
 ) -> GenerateOutput | LLMError:
     """What `parse` makes of an answer, where it's whole, and of the model that was asked; else why it isn't.
 
@@ -650,15 +649,20 @@ def outcome_of(
         parse: reads the answer. Raises LLMError, or anything else for fields that it didn't expect.
         asked: the model's name. Empty: any model's answer is taken.
         answered: the model's name in the answer.
+        usage: what was paid, whatever comes of it.
     """
     if asked and is_other_model(asked, answered):
-        return OtherModelError(f"the answer is of the model {answered!r}, asked was {asked!r}; it isn't taken")
+        said = f"the answer is of the model {answered!r}, asked was {asked!r}; it isn't taken"
+        return OtherModelError(said, usage=usage)
     try:
         return _whole(parse())
     except LLMError as error:
+        error.usage = error.usage or list(usage)
+        error.paid = error.paid or bool(usage)
         return error
     except Exception as error:  # noqa: BLE001 -- a field can be odd in any way, and the other answers mustn't be lost
-        return InvalidResponseError(f"the provider's answer can't be read ({type(error).__name__}: {str(error)[:200]})")
+        said = f"the provider's answer can't be read ({type(error).__name__}: {str(error)[:200]})"
+        return InvalidResponseError(said, usage=usage)
 
 
 def _whole(output: GenerateOutput) -> GenerateOutput:

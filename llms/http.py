@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from llms.errors import ConnectionFailedError, InvalidResponseError, RequestTimeoutError
+import orjson
+
+from llms.errors import BadRequestError, ConnectionFailedError, InvalidResponseError, RequestTimeoutError
 from llms.parameters import short
 from llms.reading import json_in, list_in, object_in
 from llms.secrets import know_named, masked
@@ -91,6 +93,17 @@ def proxy_for(url: str) -> str | None:
     """The environment's proxy, looked up once: aiohttp's `trust_env` asks two threads for every request."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def written(body: object) -> bytes:
+    """A request's body as JSON. Raises BadRequestError for what has no place in it."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise BadRequestError(
+            f"the request can't be written as JSON ({error}): give whole numbers beyond 64 bits as text, and so what"
+            " else JSON has no place for"
+        ) from None
 
 
 def json_object(content: bytes) -> dict[str, Any]:

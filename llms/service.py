@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from urllib.parse import urljoin
 
-import orjson
 from pydantic import Field, PrivateAttr, SecretStr
 
 from llms.base import TOKEN_LIMIT, AsyncLLM, combined, side_by_side, split_input
-from llms.credentials import Credentials, WithKey
+from llms.credentials import Credentials, WithKey, origin
 from llms.errors import BadRequestError, InvalidResponseError, LLMError, error_for_status
-from llms.http import json_object, new_session, paid_object, plain_refusal, request_errors
+from llms.http import json_object, new_session, paid_object, plain_refusal, request_errors, written
 from llms.limits import hear
 from llms.loop import PerLoop
 from llms.parameters import Aside, short
@@ -25,6 +25,9 @@ from llms.typing import FormattedInput, GenerateOutput, PriceSource
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, ClientTimeout
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOST_REDIRECTS = 5
 
 
 class ServiceLLM(WithKey, AsyncLLM):
@@ -150,12 +153,12 @@ class ServiceLLM(WithKey, AsyncLLM):
 
     async def _send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request of a row."""
-        async with self.sending("POST", path, orjson.dumps(body)) as response:
+        async with self.sending("POST", path, written(body)) as response:
             return paid_object(await response.read())
 
     async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the API answers to a request that is no row's; empty where that is nothing. Raises LLMError."""
-        async with self.sending(method, path, None if body is None else orjson.dumps(body)) as response:
+        async with self.sending(method, path, None if body is None else written(body)) as response:
             content = await response.read()
         return json_object(content) if content.strip() else {}
 
@@ -182,14 +185,32 @@ class ServiceLLM(WithKey, AsyncLLM):
         limits = timeout or session.timeout
         with request_errors(url, limits.total or self.timeout, f"base_url or {self.url_variable}"):
             address = path if "://" in path else f"{url}{path}"
-            signed = headers or {}
-            if "Authorization" not in signed:
-                signed = {**signed, **await self.signature(method, address, data)}
-            async with session.request(method, address, data=data, headers=signed, timeout=limits) as response:
-                hear(rates_in(response.headers))
-                if response.status >= 400:
-                    raise self.refusal(response.status, response.headers, await response.read())
-                yield response
+            for _ in range(MOST_REDIRECTS):
+                signed = headers or {}
+                if "Authorization" not in signed:
+                    signed = {**signed, **await self.signature(method, address, data)}
+                async with session.request(
+                    method, address, data=data, headers=signed, timeout=limits, allow_redirects=False
+                ) as response:
+                    hear(rates_in(response.headers))
+                    if response.status in REDIRECTS:
+                        address = self._redirected(method, response)
+                        continue
+                    if response.status >= 400:
+                        raise self.refusal(response.status, response.headers, await response.read())
+                    yield response
+                    return
+            raise BadRequestError(f"{url} redirects again and again, at last to {short(address)}")
+
+    def _redirected(self, method: str, response: ClientResponse) -> str:
+        """Where a redirect leads: only at the same server, for the key goes along. Raises BadRequestError."""
+        target = urljoin(str(response.url), response.headers.get("Location", ""))
+        if method != "GET" or origin(target) != origin(str(response.url)):
+            raise BadRequestError(
+                f"{self.url()} redirects to {short(target)} (status {response.status}), where the key isn't sent:"
+                " if that is the provider's address, set it as `base_url`"
+            )
+        return target
 
     def _new_session(self) -> ClientSession:
         return new_session(self.url(), self.headers(), self.timeout)

@@ -120,6 +120,11 @@ def shares(total: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
+def billed(usage: Usage) -> list[Usage]:
+    """The usage, where there is any."""
+    return [usage] if usage["input_tokens"] or usage["output_tokens"] else []
+
+
 def usage_of(output: GenerateOutput) -> list[Usage]:
     """What an output is billed for, by request; of an adapter that says no more than its statistics, as one."""
     known = output.get("usage")

@@ -16,6 +16,8 @@ from llms.secrets import masked
 LONGEST = 600
 """Characters of a text in a line or a cell."""
 LONGEST_CODE = 2000
+LOADED = re.compile(r"<(?=/?(?:a|audio|embed|iframe|img|link|object|script|style|svg|video)\b)", re.I)
+"""What begins an element that a page would load or run something for."""
 MOST_TICKS = 8
 """Backticks in a row: with more than 80, some renderers know no code any more."""
 # What can't be seen, or turns the direction of what can.
@@ -110,7 +112,9 @@ def _escaped(text: str) -> str:
 
 
 def _ticked(text: str) -> str:
-    inner = re.sub(rf"`{{{MOST_TICKS},}}", "`" * MOST_TICKS, text)
+    # Nothing is live in a code span; but not everything that shows Markdown knows where one ends.
+    dull = LOADED.sub("\u2039", text.replace("](", "] ("))
+    inner = re.sub(rf"`{{{MOST_TICKS},}}", "`" * MOST_TICKS, dull)
     ticks = "`" * (longest_run(inner) + 1)
     pad = " " if inner.startswith("`") or inner.endswith("`") else ""
     return f"{ticks}{pad}{inner}{pad}{ticks}" if inner.strip() else ""

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import orjson
 
-from flows.ledger.lines import sealed, unsealed
+from flows.ledger.lines import json_bytes, sealed, unsealed
 from flows.ledger.table import Table, number_of
 from flows.store.storage import STORAGE_VARIABLE, Storage, StorageError
 
@@ -39,7 +39,7 @@ class Prompts:
 
     def note(self, key: str, prompt: Any) -> None:
         """Have a prompt written by the next `flush`."""
-        line = sealed(b"%b %b" % (key.encode(), orjson.dumps(_without_data(prompt), default=str)))
+        line = sealed(b"%b %b" % (key.encode(), json_bytes(_without_data(prompt), str)))
         with self._lock:
             self._waiting.append(line)
 

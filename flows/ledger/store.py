@@ -31,7 +31,7 @@ from weakref import WeakValueDictionary
 
 import orjson
 
-from flows.ledger.lines import sealed, unsealed
+from flows.ledger.lines import json_bytes, sealed, unsealed
 from flows.ledger.prompts import Prompts
 from flows.ledger.table import Table, number_of
 from flows.store.context import run_logger
@@ -112,7 +112,7 @@ def failure_line(key: str, failure: Failure, attempt: str, usage: Sequence[Usage
 
 
 def _line(letter: str, key: str, record: dict[str, Any]) -> bytes:
-    return sealed(b"%b %b %b" % (letter.encode(), key.encode(), orjson.dumps(record)))
+    return sealed(b"%b %b %b" % (letter.encode(), key.encode(), json_bytes(record)))
 
 
 class Store:
@@ -233,7 +233,7 @@ class Store:
         about = posixpath.join(self.folder, ABOUT)
         if not self.storage.exists(about):
             known = {**llm.addressee(), "model": llm.model_name, "llm": llm.model_dump(mode="json")}
-            self.storage.write(about, orjson.dumps(masked_values(known), option=orjson.OPT_INDENT_2))
+            self.storage.write(about, json_bytes(masked_values(known), option=orjson.OPT_INDENT_2))
 
     def lines(self) -> Iterator[tuple[bool, str, str, dict[str, Any]]]:
         """Every whole line, the latest last: whether it's the one that holds for its key, letter, key and value."""

@@ -47,7 +47,7 @@ from llms.errors import (
     UndecidedJobError,
     error_for_status,
 )
-from llms.http import json_object, plain_refusal
+from llms.http import json_object, plain_refusal, written
 from llms.parameters import Aside, short
 from llms.providers.claude import fitted, forces_tool, refused_in, takes_schemas
 from llms.providers.parameters import Stop, TopK, TopP, keywords_in
@@ -64,7 +64,8 @@ from llms.reading import (
 from llms.service import ServiceLLM
 from llms.structured_output import constrainable_schema, schema_name
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
-from llms.usage import anthropic_usage, token_counts
+from llms.uploads import REFUSALS, is_not_there
+from llms.usage import anthropic_usage, billed, token_counts
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
         return BatchRequest(custom_id, path, body)
 
     def batch_line(self, request: BatchRequest) -> bytes:
-        return orjson.dumps({"custom_id": request.custom_id, "params": request.body})
+        return written({"custom_id": request.custom_id, "params": request.body})
 
     def requests_per_input(self, num_generations: int) -> int:
         return num_generations
@@ -311,14 +312,20 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
         # A gateway's address goes before the one in `results_url`. However long it takes, as long as something comes.
         timeout = aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=self.timeout)
         lines, line = 0, b"\n"
-        async with self.sending("GET", f"{BATCHES}/{job_id}/results", timeout=timeout) as response:
-            async for line in lines_in(response.content.iter_chunked(CHUNK)):
-                if not line.strip():
-                    continue
-                lines += 1
-                result = read_result(line, self.model)
-                if result is not None:
-                    yield result
+        try:
+            async with self.sending("GET", f"{BATCHES}/{job_id}/results", timeout=timeout) as response:
+                async for line in lines_in(response.content.iter_chunked(CHUNK)):
+                    if not line.strip():
+                        continue
+                    lines += 1
+                    result = read_result(line, self.model)
+                    if result is not None:
+                        yield result
+        except REFUSALS as error:
+            if not is_not_there(error):
+                raise
+            said = f"the results of batch {job_id!r} aren't found"
+            raise IncompleteResultsError(said, ended=ended, gone=error) from None
         total = status_from(job).total
         if lines < total:
             missing = f"has {lines:,} of {total:,} results"
@@ -476,7 +483,10 @@ def parse_message(answer: Mapping[str, Any]) -> GenerateOutput:
     end = end_of(reason, ENDS)
     if answer.get("type") == "error":
         kind, said = _problem_in(answer)
-        raise _error(STATUS_OF_TYPE.get(kind, 500), kind, said)
+        error = _error(STATUS_OF_TYPE.get(kind, 500), kind, said)
+        error.usage = billed(usage)
+        error.paid = bool(error.usage)
+        raise error
     if end == "withheld":
         why = answer.get("stop_details")
         raise ContentFilterError(
@@ -485,7 +495,9 @@ def parse_message(answer: Mapping[str, Any]) -> GenerateOutput:
     if not isinstance(content, list):
         raise InvalidResponseError(f"the provider's answer is no message: {short(answer)}", usage=[usage])
     blocks = [cast("dict[str, Any]", each) for each in cast("list[object]", content) if isinstance(each, dict)]
-    texts = [str(each.get("text") or "") for each in blocks if each.get("type") == "text"]
+    if any(each.get("type") == "text" and not isinstance(each.get("text"), str) for each in blocks):
+        raise InvalidResponseError(f"the provider's answer has a text that is none: {short(blocks)}", usage=[usage])
+    texts = [text_in(each.get("text")) for each in blocks if each.get("type") == "text"]
     texts = texts or [orjson.dumps(each.get("input")).decode() for each in blocks if each.get("type") == "tool_use"]
     text = "".join(texts)
     if not text and end == "cut off":
@@ -589,7 +601,8 @@ def _outcome_in(result: Mapping[str, Any], asked: str) -> GenerateOutput | LLMEr
     kind = text_in(result.get("type"))
     if kind == "succeeded":
         message = object_in(result.get("message"))
-        return outcome_of(lambda: parse_message(message), asked, message.get("model"))
+        usage = billed(anthropic_usage(message))
+        return outcome_of(lambda: parse_message(message), asked, message.get("model"), usage)
     if kind == "errored":
         name, said = _problem_in(object_in(result.get("error")))
         return _error(STATUS_OF_TYPE.get(name, 500), name, said)

@@ -46,6 +46,7 @@ from llms.errors import (
     error_for_status,
 )
 from llms.extras import MissingPackageError
+from llms.http import written
 from llms.parameters import Aside, short
 from llms.providers import aws
 from llms.providers.aws import frozen_credentials, region_of
@@ -56,6 +57,7 @@ from llms.reading import count_in, json_in, list_in, object_in, seconds_of, text
 from llms.service import ServiceLLM, refusal_words, retry_after_in
 from llms.structured_output import constrainable_schema, schema_name
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
+from llms.uploads import REFUSALS, is_not_there, job_of_file
 
 CONVERSE = "converse"
 JOBS = "/model-invocation-job"
@@ -306,7 +308,7 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
         return BatchRequest(custom_id, operation, body)
 
     def batch_line(self, request: BatchRequest) -> bytes:
-        return orjson.dumps({"recordId": request.custom_id, "modelInput": request.body})
+        return written({"recordId": request.custom_id, "modelInput": request.body})
 
     async def create_job(self, file: JobFile, metadata: Mapping[str, str]) -> JobStatus:
         """Write the file into the bucket and create a job from it. Raises LLMError.
@@ -335,7 +337,7 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
             },
             "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": f"s3://{bucket}/{folder}"}},
         }
-        made = await self.call("POST", self._jobs(), body)
+        made = await job_of_file(lambda: self.call("POST", self._jobs(), body))
         arn = text_in(made.get("jobArn"))
         if not arn:
             raise InvalidResponseError(f"the provider's answer is no job: {short(made)}")
@@ -408,7 +410,9 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
                     result = read_result(line)
                     if result is not None:
                         yield result
-        except ModelNotFoundError as error:
+        except REFUSALS as error:
+            if not is_not_there(error):
+                raise
             # One that was stopped may have written nothing.
             if counted or status.status == "completed":
                 said = f"the results of batch {job_id!r} aren't found at {place}"

@@ -25,30 +25,24 @@ from llms.batch import (
 from llms.credentials import origin
 from llms.endings import GEMINI as ENDS
 from llms.errors import (
-    AuthenticationError,
-    BadRequestError,
     IncompleteResultsError,
     InvalidResponseError,
     LLMError,
     ModelNotFoundError,
-    QuotaExceededError,
-    RateLimitError,
 )
-from llms.http import json_object
+from llms.http import json_object, written
 from llms.parameters import short
 from llms.providers.google import GoogleLLM, as_completion, error_of, job_from, refusal_from
 from llms.providers.openai import CHAT, file_name, parse_answer
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.service import ServiceLLM
 from llms.typing import GenerateOutput
+from llms.uploads import REFUSALS, is_not_there, job_of_file
 
 VERSION = "/v1"
 JOBS_PER_PAGE = 100
 SECONDS_PER_UPLOAD = 600.0
 CHUNK = 1 << 20
-
-# After these there is no job.
-REFUSALS = (BadRequestError, RateLimitError, AuthenticationError, ModelNotFoundError, QuotaExceededError)
 
 
 class GeminiApi(ServiceLLM):
@@ -93,20 +87,16 @@ class GeminiLLM(GeminiApi, GoogleLLM):  # pyright: ignore[reportIncompatibleMeth
         return f"{self.model_path()}:{method}"
 
     def batch_line(self, request: BatchRequest) -> bytes:
-        return orjson.dumps({"key": request.custom_id, "request": request.body})
+        return written({"key": request.custom_id, "request": request.body})
 
     async def create_job(self, file: JobFile, metadata: Mapping[str, str]) -> JobStatus:
         """Upload the file and create a batch from it, with its mark as the name. Raises LLMError."""
         name = file_name(metadata.get(MARK))
         uploaded = await self._upload(file, name)
         batch = {"displayName": name, "inputConfig": {"fileName": uploaded}}
-        try:
-            return status_from(await self.call("POST", await self.path_to("batchGenerateContent"), {"batch": batch}))
-        except REFUSALS:
-            # Not after other errors: there may be a job that reads it.
-            with suppress(LLMError):
-                await self._delete(uploaded)
-            raise
+        path = await self.path_to("batchGenerateContent")
+        made = await job_of_file(lambda: self.call("POST", path, {"batch": batch}), lambda: self._delete(uploaded))
+        return status_from(made)
 
     async def _upload(self, file: JobFile, name: str) -> str:
         """The name of the uploaded file: `files/...`."""
@@ -171,7 +161,9 @@ class GeminiLLM(GeminiApi, GoogleLLM):  # pyright: ignore[reportIncompatibleMeth
                     result = read_result(line, self.model)
                     if result is not None:
                         yield result
-        except ModelNotFoundError as error:
+        except REFUSALS as error:
+            if not is_not_there(error):
+                raise
             said = f"the file {place!r} of batch {job_id!r} isn't found; such files are kept for two days"
             raise IncompleteResultsError(said, ended=ended, gone=error) from None
         counted = status.total if status.status == "succeeded" else 0

@@ -25,6 +25,7 @@ from llms.errors import (
     OverloadedError,
     error_for_status,
 )
+from llms.http import json_object
 from llms.parameters import short
 from llms.providers.messages import (
     SYSTEM_ROLES,
@@ -360,7 +361,10 @@ def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> LLM
 
 
 def _details_in(content: bytes) -> list[dict[str, Any]]:
-    problem = object_in(object_in(content.decode("utf-8", "replace")).get("error"))
+    try:
+        problem = object_in(json_object(content).get("error"))
+    except InvalidResponseError:
+        return []
     return [object_in(each) for each in list_in(problem.get("details"))]
 
 

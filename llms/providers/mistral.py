@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 from pydantic import Field
 
 from llms.batch import BatchLimits, BatchRequest, JobFile, JobStatus
 from llms.errors import InvalidResponseError
+from llms.http import written
 from llms.parameters import short
 from llms.providers.batch_dialects import BatchDialect
 from llms.providers.openai import JOBS_PER_PAGE, ChatBatchesLLM
@@ -93,7 +93,7 @@ class MistralLLM(ChatBatchesLLM):
     def batch_line(self, request: BatchRequest) -> bytes:
         """A line for a request. The model is the job's."""
         body = {name: value for name, value in request.body.items() if name != "model"}
-        return orjson.dumps({"custom_id": request.custom_id, "body": body})
+        return written({"custom_id": request.custom_id, "body": body})
 
     def job_body(self, file: JobFile, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         return {

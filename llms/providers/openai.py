@@ -8,7 +8,6 @@ files of their own.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import math
@@ -19,7 +18,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Se
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-import orjson
 from pydantic import Field, PrivateAttr
 
 from llms.base import split_input
@@ -62,7 +60,7 @@ from llms.errors import (
     UndecidedJobError,
     error_for_status,
 )
-from llms.http import logprobs_in, plain_refusal, trusted_certificates, why
+from llms.http import json_object, logprobs_in, plain_refusal, trusted_certificates, why, written
 from llms.images import image_bytes, image_output, is_address
 from llms.loop import PerLoop
 from llms.parameters import Aside, short
@@ -94,7 +92,8 @@ from llms.reading import (
 from llms.service import ServiceLLM, counted_on, retry_after_in
 from llms.structured_output import schema_name, strict_schema
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, Logprob, Usage
-from llms.usage import openai_usage, token_counts
+from llms.uploads import is_not_there, job_of_file
+from llms.usage import billed, openai_usage, token_counts
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -114,13 +113,6 @@ SECONDS_PER_UPLOAD = 600.0
 KEPT: Any = {"anchor": "created_at", "seconds": 30 * 24 * 3600}
 FEW_PROBLEMS = 5
 """Of a job, that go into a message."""
-FILE_DELAYS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each try to create a job of a file that was just uploaded, and isn't known everywhere yet."""
-FILE_UNKNOWN = re.compile(
-    r"(can(no|')?t|could(n't| not)|unable to) find (the )?file|no such file"
-    r"|file\b.{0,80}\b(not found|not exist|n't exist)",
-    re.I,
-)
 QUEUE_FULL = "token_limit_exceeded"
 FULL = re.compile(r"enqueued[ _-]tokens?", re.I)
 """How a full queue is told of, also without its code."""
@@ -163,30 +155,31 @@ FATAL_JOB_ERRORS: dict[str, type[LLMError]] = {
     "insufficient_quota": QuotaExceededError,
 }
 
-# After these there is no job.
-REFUSALS = (
-    BadRequestError,
-    RateLimitError,
-    AuthenticationError,
-    ModelNotFoundError,
-    QuotaExceededError,
-)
-
 ANSWER_FIELDS = ("choices", "data", "output")
 """One of these the body of an answer has, whatever else it may lack."""
 
-# Codes of a line of a job's error file that came to no answer.
+# Codes of a line of a job's error file that came to no answer, in lower case and without what joins their words.
 LINE_ERRORS: dict[str, type[LLMError]] = {
-    "batch_expired": ExpiredError,
-    "batch_cancelled": ExpiredError,
-    "request_timeout": RequestTimeoutError,
-    "timeout": RequestTimeoutError,
-    "server_error": OverloadedError,
-    "internal_error": OverloadedError,
-    "rate_limit_exceeded": RateLimitError,
-    "content_filter": ContentFilterError,
-    "context_length_exceeded": ContextLengthError,
+    **dict.fromkeys(("batchexpired", "expired", "requestexpired"), ExpiredError),
+    **dict.fromkeys(("batchcancelled", "batchcanceled", "cancelled", "canceled"), ExpiredError),
+    **dict.fromkeys(("requesttimeout", "timeout", "gatewaytimeout"), RequestTimeoutError),
+    **dict.fromkeys(("servererror", "internalerror", "internalservererror", "apierror", "badgateway"), OverloadedError),
+    **dict.fromkeys(("overloaded", "overloadederror", "serveroverloaded", "engineoverloaded"), OverloadedError),
+    **dict.fromkeys(("serviceunavailable", "unavailable"), OverloadedError),
+    **dict.fromkeys(("ratelimit", "ratelimiterror", "ratelimitexceeded", "toomanyrequests"), RateLimitError),
+    "contentfilter": ContentFilterError,
+    "contextlengthexceeded": ContextLengthError,
+    "insufficientquota": QuotaExceededError,
 }
+
+
+NO_ANSWER = re.compile(r"internal (server )?error|timed? ?out|service unavailable|bad gateway|overloaded", re.I)
+"""How a line without a code tells that the request came to nothing."""
+
+
+def line_error_of(code: str) -> type[LLMError]:
+    """The kind of error that a code names, however it is written."""
+    return LINE_ERRORS.get(re.sub(r"[^a-z]", "", code.lower()), LLMError)
 
 
 class ChatCompletionsLLM(ServiceLLM):
@@ -362,7 +355,7 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
 
     def batch_line(self, request: BatchRequest) -> bytes:
         if self.batch_dialect().short_lines:
-            return orjson.dumps({"custom_id": request.custom_id, "body": request.body})
+            return written({"custom_id": request.custom_id, "body": request.body})
         return super().batch_line(request)
 
     def job_limits(self) -> BatchLimits:
@@ -380,15 +373,8 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
         """
         file_id = await self._upload(file, file_name(metadata.get(MARK)))
         body = self.job_body(file, file_id, metadata)
-        try:
-            return self._status_from(await self._post_batch(body))
-        except REFUSALS as error:
-            # Not after other errors: there may be a job that reads it.
-            with contextlib.suppress(LLMError):
-                await self._delete_file(file_id)
-            if _is_unknown_file(error):
-                raise OverloadedError(f"the provider doesn't find the file that was just uploaded: {error}") from None
-            raise
+        made = await job_of_file(lambda: self._post(self.jobs_path, body), lambda: self._delete_file(file_id))
+        return self._status_from(made)
 
     def job_body(self, file: JobFile, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         """What a job is created with, from a file that was uploaded."""
@@ -404,17 +390,6 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
     def as_job(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The job in an answer, in OpenAI's form. Raises InvalidResponseError where there is none."""
         return _job_in(answer)
-
-    async def _post_batch(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The job created from an uploaded file, which a provider may find only after some seconds. Raises LLMError."""
-        for seconds in FILE_DELAYS:
-            try:
-                return await self._post(self.jobs_path, body)
-            except (BadRequestError, ModelNotFoundError) as error:
-                if not _is_unknown_file(error):
-                    raise
-                await asyncio.sleep(seconds)
-        return await self._post(self.jobs_path, body)
 
     async def _upload(self, file: JobFile, name: str) -> str:
         """The id of the uploaded file, which goes through in small pieces."""
@@ -530,7 +505,7 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
             return
         counts, missing = object_in(job.get("request_counts")), ""
         answers = lines = 0
-        gone: ModelNotFoundError | None = None
+        gone: LLMError | None = None
         for name in ("output_file_id", "error_file_id"):
             line = b"\n"
             try:
@@ -543,7 +518,9 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
                         result = read_result(line, self.answering_model())
                         if result is not None:
                             yield result
-            except ModelNotFoundError as error:
+            except (BadRequestError, ModelNotFoundError) as error:
+                if not is_not_there(error):
+                    raise
                 missing, gone = f"its file {job[name]!r} isn't found", error
             if not line.endswith(b"\n") and not _is_json(line):
                 missing = f"its file {job[name]!r} is cut"
@@ -746,7 +723,7 @@ def parse_answer(answer: Mapping[str, Any], path: str, words: Mapping[str, End] 
     if path == RESPONSES:
         answer = as_completion(answer)
     usage = openai_usage(answer)
-    listed = _choices_in(answer)
+    listed = _choices_in(answer, usage)
     problem = answer.get("error") or next((each["error"] for each in listed if each.get("error")), None)
     if problem:
         raise _error_within(problem, usage)
@@ -772,12 +749,13 @@ def parse_answer(answer: Mapping[str, Any], path: str, words: Mapping[str, End] 
     return output
 
 
-def _choices_in(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _choices_in(answer: Mapping[str, Any], usage: Usage) -> list[dict[str, Any]]:
     """The choices by their number, as far as they are any."""
     choices = list_in(answer.get("choices"))
     listed = [cast("dict[str, Any]", each) for each in choices if isinstance(each, dict)]
     if len(listed) < len(choices):
-        raise InvalidResponseError(f"the provider's answer has a choice that is no object: {short(answer)}", paid=True)
+        said = f"the provider's answer has a choice that is no object: {short(answer)}"
+        raise InvalidResponseError(said, usage=billed(usage), paid=True)
     return sorted(listed, key=lambda choice: count_in(choice.get("index")))
 
 
@@ -790,15 +768,10 @@ def _error_within(given: object, usage: Usage) -> LLMError:
     if 400 <= status < 600:
         error = error_for_status(status, said, code=str(problem.get("type") or ""))
     else:
-        error = LINE_ERRORS.get(str(code), LLMError)(f"the provider answered with an error: {said}")
+        error = line_error_of(str(code))(f"the provider answered with an error: {said}")
     error.usage = billed(usage)
     error.paid = bool(error.usage)
     return error
-
-
-def billed(usage: Usage) -> list[Usage]:
-    """The usage, where there is any."""
-    return [usage] if usage["input_tokens"] or usage["output_tokens"] else []
 
 
 def _embedding_in(answer: Mapping[str, Any]) -> GenerateOutput:
@@ -850,10 +823,11 @@ def _text(choice: Mapping[str, Any], path: str, end: End) -> str | None:
     """The text; None where there is none: an empty one counts where the model ended it and thought of nothing else."""
     message = _message_of(choice)
     content: object = choice.get("text") if path == COMPLETIONS else message.get("content")
-    if isinstance(content, list):
+    if isinstance(content, list) and path != COMPLETIONS:
         # Some servers answer in parts, as messages may be asked in.
-        parts = [object_in(part).get("text") for part in cast("list[object]", content)]
-        content = "".join(part for part in parts if isinstance(part, str))
+        parts = [object_in(part) for part in cast("list[object]", content)]
+        texts = [part["text"] for part in parts if "text" in part]
+        content = "".join(texts) if all(isinstance(text, str) for text in texts) else None
     if not isinstance(content, str):
         return None
     return content if content or (end == "whole" and not _reasoning_in(message)) else None
@@ -968,11 +942,7 @@ def _missing_of(job: Mapping[str, Any], counts: Mapping[str, Any], answers: int,
             else "it has no output yet"
         )
     nothing = not job.get("output_file_id") and not job.get("error_file_id")
-    return (
-        "it has no results yet"
-        if nothing and _word_of(job) in {"completed", "success"} and (total or not counts)
-        else ""
-    )
+    return "it has no results yet" if nothing and _word_of(job) in {"completed", "success"} else ""
 
 
 def _is_json(line: bytes) -> bool:
@@ -981,10 +951,6 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_unknown_file(error: LLMError) -> bool:
-    return isinstance(error, BadRequestError | ModelNotFoundError) and bool(FILE_UNKNOWN.search(str(error)))
 
 
 def _problems_of(job: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -1080,12 +1046,14 @@ def _outcome_in(line: Mapping[str, Any], response: Mapping[str, Any], asked: str
         # vLLM and Mistral tell what was wrong beside the answer, and nest it.
         said, code = words_in(body, response.get("body"), line.get("error"))
         return error_for_status(int(status), said or short(response.get("body")), code=code)
+    usage = billed(openai_usage(body))
     if not any(body.get(name) for name in ANSWER_FIELDS):
-        said, code = words_in(line.get("error"), body, response.get("body"))
-        return _line_error(said, code)
+        no_answer = status is not None and status < 100
+        said, code = ("", "") if no_answer else words_in(line.get("error"), body, response.get("body"))
+        return _line_error(said, code, usage)
     if status is not None and not 200 <= status < 300:
         return InvalidResponseError(f"the request came to nothing at the provider (status {int(status)})")
-    return outcome_of(lambda: parse_answer(body, _path_of(body)), asked, body.get("model"))
+    return outcome_of(lambda: parse_answer(body, _path_of(body)), asked, body.get("model"), usage)
 
 
 def _path_of(body: Mapping[str, Any]) -> str:
@@ -1093,13 +1061,15 @@ def _path_of(body: Mapping[str, Any]) -> str:
     return PATHS.get(str(body.get("object")), IMAGES if "data" in body else CHAT)
 
 
-def _line_error(said: str, code: str) -> LLMError:
+def _line_error(said: str, code: str, usage: Sequence[Usage]) -> LLMError:
     """The error of a line without an answer. Without words and a code, the request came to nothing."""
     if not said and not code:
-        return InvalidResponseError("the provider gave no answer to it")
+        return InvalidResponseError("the provider gave no answer to it", usage=usage)
     if code.isdigit() and int(code) >= 400:
         return error_for_status(int(code), said or code)
-    return LINE_ERRORS.get(code, LLMError)(said or code)
+    if not code and NO_ANSWER.search(said):
+        return OverloadedError(said, usage=usage)
+    return line_error_of(code)(said or code, usage=usage)
 
 
 def _message(error: Any) -> str:
@@ -1112,7 +1082,7 @@ def _message(error: Any) -> str:
 def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMError:
     """The error for an answer with an HTTP status of 400 or more."""
     try:
-        body = _json_object(content)
+        body = json_object(content)
     except InvalidResponseError:
         body = {"error": plain_refusal(content)}
     problem = body.get("error", body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from llms.reading import list_in, object_in
+from llms.reading import list_in, object_in, text_in
 
 PARTS = {"text": "input_text", "image_url": "input_image"}
 """Of a message's content."""
@@ -49,7 +49,8 @@ def as_completion(response: Mapping[str, Any]) -> dict[str, Any]:
     # What is said on the way to it is no part of the answer.
     final = [item for item in messages if item.get("phase") == "final_answer"] or messages
     parts = [object_in(part) for item in final for part in list_in(item.get("content"))]
-    texts = [str(part.get("text") or "") for part in parts if part.get("type") == "output_text"]
+    texts = [part.get("text") for part in parts if part.get("type") == "output_text"]
+    said = "".join(map(text_in, texts)) if texts and all(isinstance(text, str) for text in texts) else None
     refusals = [str(part.get("refusal") or "") for part in parts if part.get("type") == "refusal"]
     thoughts = [
         str(object_in(each).get("text") or "")
@@ -61,7 +62,7 @@ def as_completion(response: Mapping[str, Any]) -> dict[str, Any]:
     choice = {
         "finish_reason": _reason(response),
         "message": {
-            "content": "".join(texts) if texts else None,
+            "content": said,
             "refusal": " ".join(refusals),
             "reasoning": "\n\n".join(filter(None, thoughts)),
             "tool_calls": [item for item in items if item.get("type") == "function_call"],

@@ -17,7 +17,6 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 from urllib.parse import quote
 
-import orjson
 from pydantic import Field, SecretStr
 
 from llms.batch import (
@@ -44,12 +43,14 @@ from llms.errors import (
     OverloadedError,
 )
 from llms.extras import package
+from llms.http import written
 from llms.parameters import Aside, short
 from llms.providers.google import GoogleLLM, as_completion, error_of, job_from
 from llms.providers.openai import CHAT, file_name, parse_answer
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.secrets import know
 from llms.typing import GenerateOutput
+from llms.uploads import REFUSALS, is_not_there, job_of_file
 
 VERSION = "/v1beta1"
 PROJECT_VARIABLE, LOCATION_VARIABLE = "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"
@@ -231,7 +232,7 @@ class VertexAILLM(GoogleLLM):
     def batch_line(self, request: BatchRequest) -> bytes:
         # Results don't come in order, and hold nothing else of ours than the request.
         labels = {**object_in(request.body.get("labels")), LABEL: request.custom_id}
-        return orjson.dumps({"request": {**request.body, "labels": labels}})
+        return written({"request": {**request.body, "labels": labels}})
 
     async def create_job(self, file: JobFile, metadata: Mapping[str, str]) -> JobStatus:
         """Write the file into the bucket and create a job from it, with its mark as the name. Raises LLMError."""
@@ -254,7 +255,7 @@ class VertexAILLM(GoogleLLM):
                 "gcsDestination": {"outputUriPrefix": f"gs://{bucket}/{source.removesuffix('.jsonl')}"},
             },
         }
-        return status_from(await self.call("POST", parent, body))
+        return status_from(await job_of_file(lambda: self.call("POST", parent, body)))
 
     async def _jobs_at(self) -> str:
         parent = await self.parent()
@@ -285,12 +286,18 @@ class VertexAILLM(GoogleLLM):
         folder = output_folder(job)
         lines = 0
         if folder:
-            async for name in self._files_in(folder):
-                async for line in self._lines(name):
-                    lines += bool(line.strip())
-                    result = read_result(line, self.model)
-                    if result is not None:
-                        yield result
+            try:
+                async for name in self._files_in(folder):
+                    async for line in self._lines(name):
+                        lines += bool(line.strip())
+                        result = read_result(line, self.model)
+                        if result is not None:
+                            yield result
+            except REFUSALS as error:
+                if not is_not_there(error):
+                    raise
+                said = f"the results of batch {job_id!r} aren't found in {folder!r}"
+                raise IncompleteResultsError(said, ended=ended, gone=error) from None
         counted = status.answered + status.refused
         if lines < counted or (not folder and status.status in {"succeeded", "partially_succeeded"}):
             gone = ModelNotFoundError(f"there are no results of batch {job_id!r} in {folder!r}") if not lines else None

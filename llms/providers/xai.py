@@ -34,6 +34,7 @@ from llms.providers.parameters import (
 )
 from llms.reading import count_in, list_in, object_in, seconds_of, text_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
+from llms.uploads import REFUSALS, is_not_there
 
 BATCHES = BatchDialect(keeps_metadata=True, several_answers=False)
 JOBS_PER_PAGE = 100
@@ -128,7 +129,13 @@ class XAILLM(ChatBatchesLLM):
         counts, results, token = object_in(job.get("state")), 0, ""
         while True:
             more = {"pagination_token": token} if token else {}
-            page = await self._get(f"{self.jobs_path}/{job_id}/results", limit=RESULTS_PER_PAGE, **more)
+            try:
+                page = await self._get(f"{self.jobs_path}/{job_id}/results", limit=RESULTS_PER_PAGE, **more)
+            except REFUSALS as error:
+                if not is_not_there(error):
+                    raise
+                said = f"the results of batch {job_id!r} aren't found"
+                raise IncompleteResultsError(said, ended=seconds_of(job.get("cancel_time")), gone=error) from None
             for each in map(object_in, list_in(page.get("results"))):
                 results += 1
                 result = self._result(each)

@@ -38,7 +38,7 @@ from llms.batch import BatchLimits, BatchResult, JobFile, JobStatus
 from llms.errors import QueueFullError
 from llms.local_provider import LocalProvider
 from llms.loop import run_sync
-from tasks import TextGeneration
+from tasks import StructuredGeneration, TextGeneration
 from tasks.steps import failure_in
 from tasks.typing import Row
 from tests.conftest import LONGEST, ROOT
@@ -56,6 +56,7 @@ from tests.flows.test_batching import (
 )
 
 provider = test_batching.provider
+WAITS: Any = {"use_offline_batch_generation": True, "offline_batch_generation_block_until_done": 1}
 
 
 def test_shards_behind_a_gap_are_not_lost_where_the_rest_is_finished_online(
@@ -493,3 +494,21 @@ def test_a_refusal_without_a_number_doesnt_make_jobs_of_single_requests(
 
     assert {job["request_counts"]["total"] for job in provider.batches} == {40}
     assert all(map(is_right, dataset))
+
+
+def test_a_row_that_cant_be_written_into_a_file_of_requests_fails_alone(provider: LocalProvider, storage: Path) -> None:
+    def rows(*largest: int) -> list[Row]:
+        schemas = [{"type": "object", "properties": {"x": {"type": "integer", "maximum": each}}} for each in largest]
+        return [{"instruction": "Count.", "structured_output": {"format": "json", "schema": each}} for each in schemas]
+
+    provider.set(batch_manual=False, batch_seconds=0.0)
+    llm = OpenAILLM(model="m", base_url=provider.base_url, **WAITS)
+
+    alone = collect(StructuredGeneration(llm=llm).map(load(rows(10**30))), max_failed_rows=1)
+    beside = collect(StructuredGeneration(llm=llm).map(load(rows(5, 10**30))), max_failed_rows=1)
+
+    for dataset in (alone, beside):
+        failure = failure_in(dataset[-1])
+        assert failure is not None and "beyond 64 bits" in failure["message"]
+    assert beside["generation"][0]
+    assert [job["request_counts"]["total"] for job in provider.batches] == [1]

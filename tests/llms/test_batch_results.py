@@ -41,6 +41,7 @@ from llms.providers import anthropic as anthropic_adapter
 from llms.providers import openai as openai_adapter
 from llms.providers.openai import limit_in, result_from
 from llms.reading import json_in, seconds_to_wait
+from llms.uploads import is_not_there, is_unknown_file
 from tests.odd_provider import Job, Lines, OddProvider, chat, error_line, line
 
 INTENT = "0123456789abcdef0123456789abcdef"
@@ -526,6 +527,7 @@ def without_output(job: Job, shown: Any) -> Any:
 LATE: dict[str, dict[str, Any]] = {
     "no file is named yet": {"shown": without_output},
     "the file isn't found yet": {"sent": lambda job, content: 404 if job.downloads <= 2 else content},
+    "the file isn't found yet, in words": {"sent": lambda job, content: 400 if job.downloads <= 2 else content},
     "lines are missing": {
         "sent": lambda job, content: content if job.downloads > 2 else content.splitlines(keepends=True)[0],
     },
@@ -536,8 +538,6 @@ LATE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("how", LATE)
 @pytest.mark.parametrize("of", [llm_at, claude_at])
 def test_results_that_were_counted_are_waited_for(how: str, of: Any) -> None:
-    if of is claude_at and "found" in how:
-        pytest.skip("Anthropic's results have no file of their own")
     with OddProvider(**LATE[how]) as provider:
         llm = of(provider)
         with pytest.raises(OfflineBatchGenerationNotFinishedError):
@@ -597,9 +597,10 @@ def test_servers_that_count_what_failed_as_completed_are_understood() -> None:
         assert answers_of(llm_at(provider), 3) == ["answer to 0", "answer to 1", None]
 
 
-def test_a_job_without_counts_and_files_is_looked_at_again() -> None:
+@pytest.mark.parametrize("counts", [{}, {"request_counts": {"total": 0, "completed": 0, "failed": 0}}])
+def test_a_job_without_counts_and_files_is_looked_at_again(counts: dict[str, Any]) -> None:
     def nothing(job: Job, shown: Any) -> Any:
-        return {"id": shown["id"], "status": "COMPLETED"}
+        return {"id": shown["id"], "status": "COMPLETED", **counts}
 
     async def results(llm: OpenAILLM, job: str) -> list[BatchResult]:
         return [each async for each in llm.job_results(job)]
@@ -612,14 +613,106 @@ def test_a_job_without_counts_and_files_is_looked_at_again() -> None:
             run_sync(results(llm, provider.jobs[0].id))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        openai_line({**CHAT, "model": "gpt-3.5-turbo"}),
+        openai_line({**CHAT, "choices": []}),
+        openai_line({**CHAT, "choices": ["no choice"]}),
+        openai_line({**CHAT, "choices": [], "error": {"message": "no"}}),
+        openai_line({"object": "response", "output": [], "usage": {"input_tokens": 3, "output_tokens": 2}}),
+        openai_line({"usage": CHAT["usage"]}, 0),
+    ],
+    ids=["another model's", "no choices", "no choice", "an error", "no output", "status 0"],
+)
+def test_what_was_paid_is_known_of_an_answer_that_isnt_taken(line: dict[str, Any]) -> None:
+    outcome = result_from(line, "gpt-4o").outcome
+
+    assert isinstance(outcome, LLMError)
+    assert [(each["input_tokens"], each["output_tokens"]) for each in outcome.usage] == [(3, 2)]
+
+
+def test_what_was_paid_is_known_of_a_message_that_isnt_taken() -> None:
+    paid = {"type": "succeeded", "message": {**MESSAGE, "model": "claude-2"}}
+    outcome = anthropic_adapter.result_from(anthropic_line(paid), "claude-sonnet-4-5").outcome
+
+    assert isinstance(outcome, OtherModelError)
+    assert [(each["input_tokens"], each["output_tokens"]) for each in outcome.usage] == [(3, 2)]
+
+
+@pytest.mark.parametrize("text", [42, {"a": 1}, ["t"], None])
+def test_a_text_that_is_none_is_no_answer(text: Any) -> None:
+    message = {**MESSAGE, "content": [{"type": "text", "text": "Half"}, {"type": "text", "text": text}]}
+    response = {"output": [{"type": "message", "content": [{"type": "output_text", "text": text}]}]}
+    bodies = [
+        {**CHAT, "choices": [{**CHAT["choices"][0], "message": {"content": [{"type": "text", "text": text}]}}]},
+        {**COMPLETION, "choices": [{"index": 0, "text": text, "finish_reason": "stop"}]},
+        {"object": "response", "model": "gpt-4o", "status": "completed", **response},
+    ]
+
+    outcomes = [anthropic_adapter.result_from(anthropic_line({"type": "succeeded", "message": message})).outcome]
+    outcomes += [result_from(openai_line(body)).outcome for body in bodies]
+
+    assert [type(each).__name__ for each in outcomes if not isinstance(each, LLMError)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("internal_server_error", "Server_Error", "InternalServerError", "service_unavailable", "overloaded_error"),
+        *("engine_overloaded", "api_error", "batch_canceled", "cancelled", "expired", "gateway_timeout"),
+        *("rate_limit_error", "too_many_requests", "server_error", "batch_expired"),
+    ],
+)
+def test_a_line_whose_code_tells_that_nobody_answered_is_asked_again(code: str) -> None:
+    outcome = result_from({"custom_id": "k", "response": None, "error": {"code": code, "message": "no"}}).outcome
+
+    assert isinstance(outcome, LLMError)
+    assert outcome.retryable
+
+
+@pytest.mark.parametrize(("status", "said"), [(0, "Bad gateway"), (None, "Internal server error"), (None, "timed out")])
+def test_a_line_without_an_answer_is_asked_again_whatever_its_words(status: Any, said: str) -> None:
+    outcome = result_from(openai_line({"error": said}, status)).outcome
+
+    assert isinstance(outcome, LLMError)
+    assert outcome.retryable
+
+
 # Files that aren't known yet
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Cannot find file file-1, or project p does not have access to it.",
+        "No such File object: file-1",
+        "File 'file-1' could not be found",
+        "The specified file could not be located.",
+        "couldn't find any file with id file-1",
+        "Unable to locate file file-1",
+        "Invalid file ID: file-1",
+        "The input file is still being processed.",
+        "input_file_id: file file-1 is not ready yet",
+        "The file file-1 is not in a terminal state: pending",
+        "The object gs://bucket/name.jsonl doesn't exist",
+    ],
+)
+def test_a_file_that_isnt_known_is_told_of_in_many_words(said: str) -> None:
+    assert is_unknown_file(BadRequestError(said))
+    assert is_not_there(ModelNotFoundError(said))
+
+
+@pytest.mark.parametrize("said", ["Invalid type for 'profile'", "max_tokens is too large", "The model doesn't exist"])
+def test_another_refusal_isnt_taken_for_that(said: str) -> None:
+    assert not is_unknown_file(BadRequestError(said))
 
 
 UNKNOWN_FILE = {"error": {"message": "Cannot find file file-1, or project p does not have access to it.", "code": None}}
 
 
 def test_a_file_that_isnt_known_right_after_its_upload_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llms.providers.openai.FILE_DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("llms.uploads.FILE_DELAYS", (0.01, 0.01, 0.01))
     with OddProvider(refuses=lambda tries: (400, UNKNOWN_FILE) if tries <= 3 else None) as provider:
         assert answers_of(llm_at(provider), 1) == ["answer to 0"]
 
@@ -628,7 +721,7 @@ def test_a_file_that_isnt_known_right_after_its_upload_is_tried_again(monkeypatc
 
 
 def test_a_file_that_is_never_known_can_be_uploaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llms.providers.openai.FILE_DELAYS", (0.01,))
+    monkeypatch.setattr("llms.uploads.FILE_DELAYS", (0.01,))
     with (
         OddProvider(refuses=lambda tries: (404, {"error": {"message": "No such File object: file-1"}})) as provider,
         pytest.raises(OverloadedError, match="doesn't find the file that was just uploaded"),

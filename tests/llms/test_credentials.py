@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, TypeAdapter
 
-from llms import AnthropicLLM, AzureOpenAILLM, ConnectionFailedError, InferenceEndpointsLLM, OpenAILLM, ParameterError
+from llms import (
+    AnthropicLLM,
+    AzureOpenAILLM,
+    BadRequestError,
+    ConnectionFailedError,
+    InferenceEndpointsLLM,
+    OpenAILLM,
+    ParameterError,
+)
 from llms.base import LLM
 from llms.credentials import ADDRESSES_VARIABLE, Credentials, is_local, origin, use_credentials_store
 from llms.errors import AuthenticationError
+from llms.loop import run_sync
+from llms.providers.gemini import GeminiLLM
 from llms.providers.openai_embeddings import OpenAIEmbeddings
 from llms.registry import AnyLLM
 from tests.echoing import EchoServer, answer
@@ -298,3 +310,60 @@ def test_every_adapter_whose_address_can_be_given_binds_its_key() -> None:
     assert len(adapters) >= 8
     assert [each for each in adapters if not issubclass(each, BoundKey)] == []
     assert ConnectionFailedError.fatal
+
+
+class Redirecting:
+    """`with Redirecting(to) as server:` it answers everything with a redirect to the address `to`, or to itself."""
+
+    def __init__(self, to: str = "") -> None:
+        self.to = to
+        self.seen: list[dict[str, str]] = []
+        """The headers of every request."""
+
+    def __enter__(self) -> Redirecting:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                outer.seen.append(dict(self.headers))
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(307)
+                self.send_header("Location", f"{outer.to}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_POST = answer
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize("kind", [AnthropicLLM, GeminiLLM])
+def test_a_key_follows_no_redirect_to_another_server(kind: Any) -> None:
+    with Redirecting() as elsewhere, Redirecting(elsewhere.url) as server:
+        llm = kind(model="m", base_url=server.url, api_key="k", max_retries=0)
+        (output,) = llm.generate_outputs(inputs=[[{"role": "user", "content": "Hi"}]])
+
+    assert "where the key isn't sent" in output["error"]["message"]
+    assert len(server.seen) == 1
+    assert elsewhere.seen == []
+
+
+def test_redirects_within_a_server_end_at_some_point() -> None:
+    async def read(llm: AnthropicLLM) -> None:
+        await llm.find_job("0" * 32, 0.0, {"requests": 1})
+
+    with Redirecting() as server:
+        llm = AnthropicLLM(model="m", base_url=server.url, api_key="k", max_retries=0)
+        with pytest.raises(BadRequestError, match="redirects again and again"):
+            run_sync(read(llm))
+
+    assert len(server.seen) <= 10

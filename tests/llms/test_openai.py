@@ -27,6 +27,7 @@ from llms import (
 from llms.concurrency import FIRST_ALLOWED
 from llms.limits import RETRIES_BEFORE_FIRST_CONTACT
 from llms.local_provider import LocalProvider
+from llms.providers.openai import refusal_from
 
 CHAT: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
 KEY = "sk-a-very-secret-key-0123456789"
@@ -434,6 +435,17 @@ def test_a_wrong_key_ends_everything_at_once_in_one_message(provider: LocalProvi
     assert waits == []
     assert "wrong-key-that-nobody" not in str(raised.value)
     assert provider.stats.count("/chat/completions") <= FIRST_ALLOWED
+
+
+@pytest.mark.parametrize("code", ["insufficient_quota", "context_length_exceeded", "content_filter"])
+def test_a_refusal_in_a_list_is_the_same_as_alone(code: str) -> None:
+    alone = {"error": {"code": code, "message": "No more of this."}}
+
+    said = [refusal_from(429, {}, json.dumps(body).encode()) for body in (alone, [alone])]
+
+    assert type(said[0]) is type(said[1])
+    assert str(said[0]) == str(said[1])
+    assert "No more of this" in str(said[1])
 
 
 def test_a_wrong_key_doesnt_stop_another_one_for_the_same_model(provider: LocalProvider) -> None:

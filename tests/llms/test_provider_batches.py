@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -247,6 +249,56 @@ def test_results_that_were_counted_and_are_not_there_yet_are_waited_for(api: Api
 
     with pytest.raises(IncompleteResultsError):
         results_of(llm, job.id)
+
+
+NOT_FOUND = {"error": {"code": 404, "message": "File not found: file-1", "status": "NOT_FOUND", "type": "x"}}
+
+
+@pytest.mark.parametrize("status", [404, 400])
+def test_results_that_are_not_found_yet_are_waited_for(api: Api, status: int) -> None:
+    class Late(api.stand_in):  # type: ignore[name-defined, misc]
+        """Its jobs have ended before their results are found."""
+
+        is_late = False
+
+        def got(self, path: str, headers: Any) -> Any:
+            of_results = re.search(r"/content|/results|:download|alt=media|\.jsonl|/outputs?|\.out", path)
+            if self.is_late and of_results:
+                return status, json.dumps(NOT_FOUND).encode(), {}
+            return super().got(path, headers)
+
+    with Late() as server:
+        llm = llm_at(api, server)
+        job = submitted(llm, 2)
+        server.end(server.job(job.id), api.done, answered=2)
+        server.is_late = True
+        with pytest.raises(IncompleteResultsError):
+            results_of(llm, job.id)
+
+        server.is_late = False
+        assert len(results_of(llm, job.id)) == 2
+
+
+@pytest.mark.parametrize("status", [404, 400])
+def test_a_file_that_isnt_known_right_after_its_upload_is_tried_again(
+    api: Api, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llms.uploads.FILE_DELAYS", (0.01, 0.01))
+
+    class Slow(api.stand_in):  # type: ignore[name-defined, misc]
+        """Doesn't know a file at first."""
+
+        refusals = 0
+
+        def create(self, given: Any) -> Any:
+            if api.kind is not XAILLM and self.refusals < 2:
+                self.refusals += 1
+                return status, json.dumps(NOT_FOUND).encode(), {}
+            return super().create(given)
+
+    with Slow() as server:
+        assert submitted(llm_at(api, server)).state == "waiting"
+        assert len(server.batches) == 1
 
 
 def test_a_job_is_cancelled_and_its_files_are_deleted(api: Api, server: BatchStandIn) -> None:

@@ -85,6 +85,14 @@ def test_our_own_links_lead_to_the_web_alone() -> None:
 
 
 @pytest.mark.parametrize("words", EVIL)
+def test_in_a_code_span_they_are_dead_as_well_for_who_knows_none(words: str) -> None:
+    for reader in READERS.values():
+        page = Page(reader.render(code(f"x {words}").replace("`", "")))
+        assert not page.tags & {"img", "iframe", "script", "style", "svg"}
+        assert not [each for each in page.addresses if each.startswith(("javascript", "data"))]
+
+
+@pytest.mark.parametrize("words", EVIL)
 def test_in_plain_text_they_are_dead_as_well_for_who_takes_it_for_markdown(words: str) -> None:
     for reader in READERS.values():
         page = Page(reader.render(inert(f"x {words}")))

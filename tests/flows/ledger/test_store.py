@@ -261,6 +261,18 @@ def test_a_cut_off_answer_serves_no_larger_limit_and_a_whole_one_every(tmp_path:
     assert all(whole.serves(limit) for limit in (5, 10, 11, None))
 
 
+def test_an_answer_with_numbers_that_json_readers_have_no_place_for_is_kept(tmp_path: Path) -> None:
+    large = output("text")
+    large["statistics"]["input_tokens"] = [2**70, 10**400, 7]
+    store = store_of(tmp_path, answer_line(KEYS[0], large, "run:1"))
+    store.refresh()
+    found = store.find(KEYS[0])
+
+    assert found is not None
+    assert found.output["generations"] == ["text"]
+    assert found.output["statistics"]["input_tokens"] == [float(2**70), str(10**400), 7]
+
+
 def test_an_object_store_holds_parts_and_many_of_them_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.ledger.store.MANY_PARTS", 5)
     monkeypatch.setattr("flows.ledger.store.SETTLED_SECONDS", 0.0)
