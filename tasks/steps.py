@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from llms.code import digest_of_text
-from llms.parameters import Aside, Configurable, set_quietly
+from llms.parameters import Aside, Configurable, is_ours, set_quietly
+from tasks.own_code import own_code
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
 
@@ -182,9 +183,13 @@ class Step(Configurable, ABC):
         return [self.input_mappings.get(name, name) for name in required]
 
     def identity(self) -> dict[str, Any]:
-        """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code."""
+        """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code.
+
+        That is all code of the user's own which it needs, and the constants which that reads.
+        """
         templates = {name: digest_of_text(template_source(name)) for name in self.template_names}
-        return {**super().identity(), "version": self.version, "templates": templates}
+        code = {} if is_ours(type(self)) else own_code(type(self))
+        return {**super().identity(), "version": self.version, "templates": templates, **code}
 
     def map(self, rows: MappableRows[T], *others: Any) -> T:
         """This step over the rows of a flow, lazily, shard by shard."""
