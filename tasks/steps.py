@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from llms.code import digest_of_text
 from llms.parameters import Aside, Configurable, is_ours, set_quietly
@@ -86,6 +86,19 @@ class Step(Configurable, ABC):
                 vars(cls).get("__annotations__", {})[name] = ClassVar[Columns]
                 setattr(cls, name, property(partial(_columns_of_class, cast("Columns", columns))))
         super().__init_subclass__(**options)
+
+    @field_validator("output_mappings")
+    @classmethod
+    def _check_targets(cls, mappings: dict[str, str]) -> dict[str, str]:
+        targets = list(mappings.values())
+        twice = next((target for target in targets if targets.count(target) > 1), None)
+        if twice is not None:
+            names = [name for name, target in mappings.items() if target == twice]
+            raise ValueError(
+                f"expected a name of its own for each column, got {twice!r} for {names}: one of them would be lost;"
+                " give them different names"
+            )
+        return mappings
 
     @model_validator(mode="wrap")
     @classmethod

@@ -458,9 +458,11 @@ def dataset_of_frame(frame: Any) -> Dataset:
     from datasets import Dataset
 
     names = list(frame.columns)
-    twice = sorted(str(name) for name, count in Counter(names).items() if count > 1)
+    twice = sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
     if twice:
-        raise SourceError(f"the pandas frame has the columns {twice} more than once; give each a name of its own")
+        raise SourceError(
+            f"the pandas frame has the columns {twice} more than once, as texts; give each a name of its own"
+        )
     columns = {str(name): array_of_series(frame[name]) for name in names}
     return Dataset(pa.table(columns))
 

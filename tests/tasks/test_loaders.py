@@ -294,9 +294,10 @@ def test_two_columns_of_one_name_are_refused_with_their_places(tmp_path: Path) -
         loader = LoadDataFromFileSystem(data_files=f"{tmp_path}/{name}.parquet")
         assert said in error_of(loader)
         assert f"{name}.parquet'" in error_of(loader)
-    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(SourceError, match=r"has the columns \['a'\] more than once"):
-        make_generator_step(frame)
+    for columns, twice in ((["a", "a"], "a"), ([1, "1"], "1")):
+        frame = pd.DataFrame([[1, 2]], columns=columns)
+        with pytest.raises(SourceError, match=rf"has the columns \['{twice}'\] more than once"):
+            make_generator_step(frame)
 
 
 def test_a_map_of_parquet_comes_as_a_dict_and_a_time_that_python_lacks_is_refused(tmp_path: Path) -> None:
