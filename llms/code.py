@@ -21,17 +21,63 @@ def code_digest(kind: type) -> str:
     Where the source isn't at hand (a notebook's cell that is gone, `python -c`), of its bytecode.
     """
     function = getattr(kind, "function", None)
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function or kind)))
-    except (OSError, TypeError, SyntaxError):
+    tree = _tree(function or kind)
+    if tree is None:
         functions = [function] if function else [each for each in vars(kind).values() if inspect.isfunction(each)]
         return digest_of_text("".join(bytecode_text(each.__code__) for each in functions))
+    # The docstring of a function made into a Task holds its prompt.
+    return digest_of_text(_text(tree, docstrings=bool(function)))
+
+
+@cache
+def function_digest(code: types.CodeType) -> str:
+    """The same of a function."""
+    tree = _tree(code)
+    return digest_of_text(bytecode_text(code) if tree is None else _text(tree, docstrings=False))
+
+
+CHANGING = frozenset(
+    {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popleft", "remove", "reverse"}
+    | {"setdefault", "sort", "update"}
+)
+"""The methods that change a list, a set or a dict."""
+
+
+@cache
+def changed_names(code: types.CodeType) -> frozenset[str]:
+    """The names outside of a function, and the attributes, that it changes, as far as its source shows it."""
+    names: set[str] = set()
+    for node in ast.walk(_tree(code) or ast.Module([], [])):
+        changed: ast.expr | None = None
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            names.update(node.names)
+        elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            changed = node.value
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            changed = node
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING:
+            changed = node.func.value
+        if isinstance(changed, ast.Name):
+            names.add(changed.id)
+        elif isinstance(changed, ast.Attribute):
+            names.add(changed.attr)
+    return frozenset(names)
+
+
+def _tree(code: type | types.FunctionType | types.CodeType) -> ast.Module | None:
+    """The source, where it's at hand and stands for itself."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _text(tree: ast.Module, *, docstrings: bool) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
-            # The docstring of a function made into a Task holds its prompt.
-            node.body = node.body if function else node.body[1:]
+            node.body = node.body if docstrings else node.body[1:]
     # Not `ast.dump`, which looks otherwise in each version of Python.
-    return digest_of_text(ast.unparse(tree))
+    return ast.unparse(tree)
 
 
 def bytecode_text(code: types.CodeType) -> str:

@@ -30,6 +30,7 @@ from tasks.typing import Ask, Columns, Row, StepInput, StepOutput
 NOT_ASKED = frozenset(
     {
         "code",
+        "constants",
         "version",
         "output_mappings",
         "num_generations",

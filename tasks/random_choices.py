@@ -7,8 +7,14 @@ import json
 import random
 from typing import Any
 
-from tasks.steps import METADATA
+from tasks.steps import METADATA, Step
 from tasks.typing import Row
+
+
+def read_by(step: Step, row: Row) -> Row:
+    """What to draw by: the columns of a row, under the step's own names, that it reads. All, where it reads none."""
+    read = {name: row[name] for name in step.inputs if name in row}
+    return read if any(value is not None for value in read.values()) else row
 
 
 def random_for(row: Row, seed: int, *more: Any) -> random.Random:

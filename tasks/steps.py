@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from llms.code import digest_of_text
-from llms.parameters import Aside, Configurable, set_quietly
+from llms.parameters import Aside, Configurable, is_ours, set_quietly
+from tasks.own_code import own_code
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
 
@@ -85,6 +86,19 @@ class Step(Configurable, ABC):
                 vars(cls).get("__annotations__", {})[name] = ClassVar[Columns]
                 setattr(cls, name, property(partial(_columns_of_class, cast("Columns", columns))))
         super().__init_subclass__(**options)
+
+    @field_validator("output_mappings")
+    @classmethod
+    def _check_targets(cls, mappings: dict[str, str]) -> dict[str, str]:
+        targets = list(mappings.values())
+        twice = next((target for target in targets if targets.count(target) > 1), None)
+        if twice is not None:
+            names = [name for name, target in mappings.items() if target == twice]
+            raise ValueError(
+                f"expected a name of its own for each column, got {twice!r} for {names}: one of them would be lost;"
+                " give them different names"
+            )
+        return mappings
 
     @model_validator(mode="wrap")
     @classmethod
@@ -182,9 +196,13 @@ class Step(Configurable, ABC):
         return [self.input_mappings.get(name, name) for name in required]
 
     def identity(self) -> dict[str, Any]:
-        """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code."""
+        """What decides this step's rows: settings, version, templates; and, of a class that isn't ours, its code.
+
+        That is all code of the user's own which it needs, and the constants which that reads.
+        """
         templates = {name: digest_of_text(template_source(name)) for name in self.template_names}
-        return {**super().identity(), "version": self.version, "templates": templates}
+        code = {} if is_ours(type(self)) else own_code(type(self))
+        return {**super().identity(), "version": self.version, "templates": templates, **code}
 
     def map(self, rows: MappableRows[T], *others: Any) -> T:
         """This step over the rows of a flow, lazily, shard by shard."""

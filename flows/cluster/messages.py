@@ -86,8 +86,8 @@ def packed(node: Node) -> tuple[bytes, str]:
 
 
 def decisive(name: str, step: Configurable) -> str:
-    """A digest of what decides a step's rows."""
-    return digest({"name": name, **step.identity()})
+    """A digest of what decides a step's rows, but for the constants of its code, such as paths of a machine."""
+    return digest({"name": name, **step.identity(), "constants": ""})
 
 
 def models_in(model: Configurable) -> Generator[Configurable]:

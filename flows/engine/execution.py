@@ -17,7 +17,7 @@ from flows.engine.lanes import Turn, Turns, find_lanes
 from flows.engine.report import progress_line
 from flows.engine.run import Run, progress_listener
 from flows.engine.run_name import name_run
-from flows.engine.sources import SourceRows, names_of_steps
+from flows.engine.sources import SourceRows, dataset_names, names_of_steps
 from flows.engine.task_runs import as_task_run, told_of_shard
 from flows.engine.window import Window
 from flows.ledger.lines import sealed_json, unsealed_json
@@ -435,9 +435,12 @@ class _Gate:
 
 
 def source_columns(step: GeneratorStep) -> frozenset[str] | None:
-    """The columns of a source under the dataset's names, where they can be known without making rows."""
+    """The columns of a source under the dataset's names, where they can be known without making rows.
+
+    Raises PipelineError where two of them get one name.
+    """
     known = step.columns()
-    return frozenset(step.output_mappings.get(name, name) for name in known) if known else None
+    return frozenset(dataset_names(step, sorted(known)).values()) if known else None
 
 
 def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) -> None:
@@ -452,7 +455,7 @@ def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) 
         _check_required(node, available)
         if node.step.joins_rows:
             _check_conflicts(node, before)
-        written = {node.step.output_mappings.get(name, name) for name in node.step.own_columns()}
+        written = set(dataset_names(node.step, node.step.own_columns()).values())
         origins[id(node)] = {
             # A step that only keeps a column isn't where it comes from.
             name: node

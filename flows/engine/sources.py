@@ -9,14 +9,31 @@ from typing import Any, cast
 
 import orjson
 
+from flows.engine.errors import PipelineError
 from flows.engine.run import Run
 from flows.store.context import run_logger
-from tasks.steps import METADATA, GeneratorStep, SourceTypes, restored
+from tasks.steps import METADATA, GeneratorStep, SourceTypes, Step, restored
 from tasks.typing import Row
 
 EARLIER = "earlier_"
 """What stands before `error_<step>` where a row failed in another run, in a step that this run doesn't have."""
 EARLIER_ERROR = f"{EARLIER}error_"
+
+
+def dataset_names(step: Step, columns: Iterable[str]) -> dict[str, str]:
+    """What a step's columns are called in the dataset. Raises PipelineError where two of them get one name."""
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for column in columns:
+        name = names[column] = step.output_mappings.get(column, column)
+        other = owners.setdefault(name, column)
+        if other != column:
+            raise PipelineError(
+                f"{step.name} ({type(step).__name__}): the columns {other!r} and {column!r} would both be {name!r}, got"
+                f" output_mappings={step.output_mappings!r}, and one of them would be lost. Choose another name, or"
+                f" give {name!r} another one there as well"
+            )
+    return names
 
 
 @dataclass
@@ -45,21 +62,27 @@ class SourceRows:
         self.features = self._renamed(known).features
 
     def _renamed(self, known: SourceTypes) -> SourceTypes:
-        names = self.step.output_mappings
-        return SourceTypes({names.get(name, name): feature for name, feature in known.features.items()})
+        names = dataset_names(self.step, known.features)
+        return SourceTypes({names[name]: feature for name, feature in known.features.items()})
 
     def lists(self) -> Iterator[list[Row]]:
-        """The rows, some at a time. Raises SourceError."""
+        """The rows, some at a time. Raises SourceError, and PipelineError where two columns get one name."""
         left = self._limit
         empty = dict.fromkeys(self.features)
         for rows, last in self.step.process():
-            named = (restored(row, {}, self.step.output_mappings) for row in rows[:left])
+            named = map(self._named, rows[:left])
             whole = (row if len(row) >= len(empty) else {**empty, **row} for row in named)
             yield list(map(self._fresh, whole))
             if left is not None:
                 left -= len(rows)
             if last or (left is not None and left <= 0):
                 return
+
+    def _named(self, row: Row) -> Row:
+        named = restored(row, {}, self.step.output_mappings)
+        if len(named) < len(row):
+            dataset_names(self.step, row)
+        return named
 
     @property
     def _limit(self) -> int | None:

@@ -14,7 +14,7 @@ from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import Answer, Task, UnreadableAnswerError
 from tasks.cells import any_text_in, check_whole, text_in, whole_text
 from tasks.functions.function_calls import Call, calls_in, written_calls
-from tasks.random_choices import random_for
+from tasks.random_choices import random_for, read_by
 from tasks.reading.replies import closed_object, object_in, without_fences, without_thoughts
 from tasks.rows.formatting import Format
 from tasks.templates import HAS_VARIABLES, checked, render, taken_by_deploy, template_from, variables_of
@@ -110,7 +110,7 @@ class APIGenGenerator(Task):
         if not self.numbers:
             return self.number
         weights = [each.weight for each in self.numbers]
-        return random_for(row, self.seed, "number").choices(self.numbers, weights)[0].number
+        return random_for(read_by(self, row), self.seed, "number").choices(self.numbers, weights)[0].number
 
     def format_input(self, input: Row) -> FormattedInput:
         number, tools = self.number_for(input), self._tools(input)
@@ -129,7 +129,7 @@ class APIGenGenerator(Task):
             return chat
         names = [names_in(tools) or [input["func_name"]]] * number
         # One call is of the row's function, not always the first.
-        names[random_for(input, self.seed, "place").randrange(number)] = [input["func_name"]]
+        names[random_for(read_by(self, input), self.seed, "place").randrange(number)] = [input["func_name"]]
         return chat, pair_schema(names)
 
     def get_structured_output(self) -> JSONSchema:

@@ -13,7 +13,7 @@ from llms.parameters import ParameterError
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.cells import text_in
 from tasks.instructions.elimination import check_answer, check_evolution, rewritten_in
-from tasks.random_choices import random_for
+from tasks.random_choices import random_for, read_by
 from tasks.reading.replies import texts_schema, without_thoughts
 from tasks.rounds import Asking, RoundsTask, Talk, tried
 from tasks.templates import render
@@ -111,7 +111,7 @@ class EvolInstruct(RoundsTask):
         super().load()
 
     def format_input(self, input: Row) -> FormattedInput:
-        mutation = draws(self.mutations, input, self.seed, 1, 0, 1)[0]
+        mutation = draws(self.mutations, read_by(self, input), self.seed, 1, 0, 1)[0]
         return self.rewriting(mutation, text_in(input, "instruction"))
 
     def rewriting(self, mutation: str, instruction: str) -> ChatType:
@@ -129,7 +129,7 @@ class EvolInstruct(RoundsTask):
         evolved, answers = [original], [""]
         for number in range(1, self.num_evolutions + 1):
             answered = self.generate_answers and (self.store_evolutions or number == self.num_evolutions)
-            ways = draws(self.mutations, row, self.seed, number, generation, self.max_tries)
+            ways = draws(self.mutations, read_by(self, row), self.seed, number, generation, self.max_tries)
             instruction, answer = yield from self._evolved(ways, evolved[-1], number, answered=answered)
             evolved.append(instruction)
             answers.append(answer)
@@ -253,7 +253,7 @@ class EvolQuality(RoundsTask):
         super().load()
 
     def format_input(self, input: Row) -> FormattedInput:
-        mutation = draws(self.mutations, input, self.seed, 1, 0, 1)[0]
+        mutation = draws(self.mutations, read_by(self, input), self.seed, 1, 0, 1)[0]
         return self.rewriting(mutation, text_in(input, "instruction"), text_in(input, "response"))
 
     def rewriting(self, mutation: str, instruction: str, response: str) -> ChatType:
@@ -283,7 +283,7 @@ class EvolQuality(RoundsTask):
             return response
 
         for number in range(1, self.num_evolutions + 1):
-            ways = draws(self.mutations, row, self.seed, number, generation, self.max_tries)
+            ways = draws(self.mutations, read_by(self, row), self.seed, number, generation, self.max_tries)
             evolved.append((yield from tried(ways, attempt, f"evolution {number} of {self.num_evolutions}")))
         if not self.store_evolutions:
             return {"evolved_response": evolved[-1]}

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from llms.typing import ChatItem, ChatType, JSONSchema
 from tasks.base import Task
 from tasks.cells import text_in
-from tasks.random_choices import random_for
+from tasks.random_choices import random_for, read_by
 from tasks.reading.replies import check_opposed, texts_in, texts_schema
 from tasks.templates import render
 from tasks.typing import Columns, Row
@@ -75,15 +75,16 @@ class EmbeddingExample(Task):
 
     @property
     def inputs(self) -> Columns:
-        return ["task"]
+        return {"task": True, "number": False}
 
     @property
     def outputs(self) -> Columns:
         return [*self.texts, "model_name"]
 
     def format_input(self, input: Row) -> ChatType:
-        options = options_for(self, input, self.seed, self.drawn)
-        language = language_for(self.language, input, self.seed)
+        read = read_by(self, input)
+        options = options_for(self, read, self.seed, self.drawn)
+        language = language_for(self.language, read, self.seed)
         prompt = render(self.template_names[0], task=text_in(input, "task"), language=language, **options)
         return [ChatItem(role="user", content=prompt.strip())]
 
@@ -100,10 +101,11 @@ class EmbeddingExample(Task):
 class GenerateTextRetrievalData(EmbeddingExample):
     """Writes an example of a retrieval task: a query, a document that serves it, and one that only seems to.
 
-    What isn't set is drawn for each row from the paper's lists, by the row and `seed` alone.
+    What isn't set is drawn for each row from the paper's lists, by what the Task reads of it and `seed` alone.
 
     Input columns:
         task: what is to be retrieved, and by which queries; see EmbeddingTaskGenerator.
+        number (optional): tells rows of one task apart, which draw the same without it.
 
     Output columns:
         user_query: the query.
@@ -163,6 +165,7 @@ class GenerateShortTextMatchingData(EmbeddingExample):
 
     Input columns:
         task: what is matched to what; see EmbeddingTaskGenerator.
+        number (optional): tells rows of one task apart, which draw the same without it.
 
     Output columns:
         input: one text.
@@ -192,6 +195,7 @@ class GenerateLongTextMatchingData(EmbeddingExample):
 
     Input columns:
         task: what is matched to what; see EmbeddingTaskGenerator.
+        number (optional): tells rows of one task apart, which draw the same without it.
 
     Output columns:
         input: one document.
@@ -218,10 +222,11 @@ class GenerateLongTextMatchingData(EmbeddingExample):
 class GenerateTextClassificationData(EmbeddingExample):
     """Writes an example of a classification task: a text, its label, and a label that only seems to fit.
 
-    What isn't set is drawn for each row from the paper's lists, by the row and `seed` alone.
+    What isn't set is drawn for each row from the paper's lists, by what the Task reads of it and `seed` alone.
 
     Input columns:
         task: what is classified, and by what; see EmbeddingTaskGenerator.
+        number (optional): tells rows of one task apart, which draw the same without it.
 
     Output columns:
         input_text: the text.

@@ -15,9 +15,9 @@ from tasks.typing import Columns, Row, StepInput, StepOutput
 class FilterRows(Step):
     """Keeps the rows whose number in a column lies within bounds, and leaves out the others.
 
-    Both bounds are within; a truth value is 1 or 0. Without bounds, every value will do, of any type. A row without a
-    value (None, or NaN) is left out, unless `keep_missing` is on. A row that failed before stays, so that the run
-    counts it; one whose value is no number fails.
+    Both bounds are within; a truth value is 1 or 0, and a text that is a number counts as it. Without bounds, every
+    value will do, of any type. A row without a value (None, or NaN) is left out, unless `keep_missing` is on. A row
+    that failed before stays, so that the run counts it; one whose value is no number fails.
 
     Input columns:
         that of `column`.
@@ -29,6 +29,7 @@ class FilterRows(Step):
         [{'score': 5}, {'score': 4}]
     """
 
+    version = "2"
     fails_rows = True
     takes_failed_rows = True
 
@@ -67,9 +68,21 @@ class FilterRows(Step):
         yield kept
 
     def _fits(self, value: Any) -> bool:
+        bounds = [bound for bound in (self.lowest, self.highest) if bound is not None]
+        if bounds and isinstance(value, str):
+            value = number_in(value)
         if value is None or value != value:
             return self.keep_missing
-        bounds = [bound for bound in (self.lowest, self.highest) if bound is not None]
         if bounds and not isinstance(value, int | float):
             raise TypeError(f"{self.column}: expected a number, got {short(value)}")
         return (self.lowest is None or value >= self.lowest) and (self.highest is None or value <= self.highest)
+
+
+def number_in(text: str) -> Any:
+    """The number or truth value that a text is, as columns of CSV have them; any other text as it stands."""
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text

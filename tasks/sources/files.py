@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 import sys
 from collections import Counter
@@ -65,7 +64,7 @@ class ReadBefore:
 
     csv_kinds: dict[str, CellKind]
     csv_mixed: frozenset[str] = frozenset()
-    """The columns that would be numbers, or truth values, but for some of their cells."""
+    """The columns of texts that would be of numbers, or truth values, but for some of their cells."""
     plain: set[str] = field(default_factory=set[str])
     """The paths of JSON files in which a quick reader misses nothing."""
 
@@ -356,14 +355,12 @@ def read_json(
 
 CellKind = Literal["int", "float", "bool", "text"]
 
-DIGITS_OF_A_FLOAT = 17
-
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 # `12e5` is a name as well, such as a commit's: what writes numbers gives them a point or the exponent a sign.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)((\.[0-9]+)([eE][0-9]+)?|(\.[0-9]+)?[eE][-+][0-9]+)")
 
-_TRUTHS = {"True": True, "true": True, "False": False, "false": False}
+_TRUTHS = {"True": True, "False": False}
 
 _CONVERSIONS: dict[CellKind, Callable[[str], Any]] = {
     "int": int,
@@ -381,7 +378,11 @@ def csv_types(file: DataFile, before: ReadBefore) -> tuple[int, SourceTypes]:
     names = next(csv_records(file), (0, list[str]()))[1]
     features = {name: Value(types[before.csv_kinds.get(name, "text")]) for name in names}
     mixed = [name for name in names if name in before.csv_mixed]
-    notes = [f"column {name!r} holds numbers or truth values, and texts: all of it is text" for name in mixed]
+    notes = [
+        f"column {name!r} holds cells of several kinds, or such as 1.50 and true, which would change as values:"
+        " all of it is text"
+        for name in mixed
+    ]
     return 0, SourceTypes({**features, **({METADATA: None} if METADATA in features else {})}, tuple(notes))
 
 
@@ -439,9 +440,9 @@ def csv_read_before(files: Iterable[DataFile], rows: int | None) -> ReadBefore:
             for _, record in islice(records, rows):
                 for place, name in undecided:
                     if record[place]:
-                        known = kinds.get(name)
-                        kinds[name] = common_kind(known, cell_kind(record[place]))
-                        if known is not None and kinds[name] == "text":
+                        known, kind = kinds.get(name), cell_kind(record[place])
+                        kinds[name] = kind if known in (None, kind) else "text"
+                        if kinds[name] == "text" and (known is not None or may_be_a_value(record[place])):
                             mixed.add(name)
                 if any(kinds.get(name) == "text" for _, name in undecided):
                     undecided = [(place, name) for place, name in undecided if kinds.get(name) != "text"]
@@ -449,23 +450,14 @@ def csv_read_before(files: Iterable[DataFile], rows: int | None) -> ReadBefore:
 
 
 def cell_kind(cell: str) -> CellKind:
-    if _INTEGER.fullmatch(cell):
+    """The kind of value that is written just as the cell is: a prompt says the same, whatever cells come to it."""
+    if cell != "-0" and _INTEGER.fullmatch(cell):
         return "int"
     if cell in _TRUTHS:
         return "bool"
-    # A number of so many digits is a name of something: a float would lose its end.
-    return "float" if _NUMBER.fullmatch(cell) and keeps_digits(cell) else "text"
+    return "float" if _NUMBER.fullmatch(cell) and str(float(cell)) == cell else "text"
 
 
-def keeps_digits(number: str) -> bool:
-    """Whether a float has all digits of a number."""
-    if len(number) <= DIGITS_OF_A_FLOAT and "e" not in number.lower():
-        return True
-    digits = re.sub(r"[eE].*|[^0-9]", "", number).strip("0")
-    return len(digits) <= DIGITS_OF_A_FLOAT and math.isfinite(float(number)) and (float(number) != 0 or not digits)
-
-
-def common_kind(one: CellKind | None, other: CellKind) -> CellKind:
-    if one is None or one == other:
-        return other
-    return "float" if {one, other} == {"int", "float"} else "text"
+def may_be_a_value(cell: str) -> bool:
+    """Whether a cell reads as a number or a truth value, if not as one that is written like it."""
+    return bool(_NUMBER.fullmatch(cell)) or cell.lower() in {"true", "false"}

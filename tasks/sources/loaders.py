@@ -233,10 +233,11 @@ class LoadDataFromFileSystem(Loader):
     asks anything, to know the types and to find what can't be used: two columns of one name, a number
     too large for any type, half of a character. It's refused with its file and line.
 
-    Parquet files tell their types; a map comes as a dict. In CSV, a column is a number or a boolean
-    where every cell of it is one, text otherwise, and an empty cell is None. Cells such as 007, and
-    numbers of more digits than a type keeps, stay text. In JSON, values of several types may stand in
-    one column, and dicts with different keys: it's a column of JSON then, and each value stays as it is.
+    Parquet files tell their types; a map comes as a dict. In CSV, a column is of whole
+    numbers, of floats or of booleans where every cell of it is one, written as Python writes it; text
+    otherwise. So a prompt has the cell's own text, whatever stands in other rows: 1.50, 007 and true
+    stay as they are. An empty cell is None. In JSON, values of several types may stand in one column,
+    and dicts with different keys: it's a column of JSON then, and each value stays as it is.
 
     Output columns:
         those of the files.
@@ -457,9 +458,11 @@ def dataset_of_frame(frame: Any) -> Dataset:
     from datasets import Dataset
 
     names = list(frame.columns)
-    twice = sorted(str(name) for name, count in Counter(names).items() if count > 1)
+    twice = sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
     if twice:
-        raise SourceError(f"the pandas frame has the columns {twice} more than once; give each a name of its own")
+        raise SourceError(
+            f"the pandas frame has the columns {twice} more than once, as texts; give each a name of its own"
+        )
     columns = {str(name): array_of_series(frame[name]) for name in names}
     return Dataset(pa.table(columns))
 

@@ -18,6 +18,8 @@ class UnusableError(ValueError):
 
 ODD = frozenset({dict, list, float})
 """What the values of a row have to be looked at for."""
+SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
+"""A key that a count of `":` passes over."""
 BETWEEN_ITEMS = re.compile(r"[\s,]*(?!\])")
 LONG = 2**63
 """The least whole number that a quick reader may have made a floating-point one of."""
@@ -38,7 +40,7 @@ def read_strictly(text: bytes) -> tuple[Any, bool]:
     """The same, and whether a reader that isn't strict would have read it as well."""
     try:
         value = orjson.loads(text)
-        if _keys_in(value) == text.count(b'":'):
+        if _keys_in(value) == text.count(b'":') and not SPACED_KEY.search(text):
             return value, True
     except orjson.JSONDecodeError:
         pass

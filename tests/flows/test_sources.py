@@ -10,8 +10,10 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 
 from flows.authoring.saving import collect, save
+from flows.engine.errors import PipelineError
 from flows.engine.graph import load
 from tasks import (
+    LoadDataFromDicts,
     LoadDataFromDisk,
     LoadDataFromFileSystem,
     SaveToDisk,
@@ -19,7 +21,8 @@ from tasks import (
     TextGeneration,
 )
 from tasks.sources.loaders import Loader
-from tasks.steps import METADATA, failure_in
+from tasks.steps import METADATA, GeneratorStep, failure_in
+from tasks.typing import GeneratorStepOutput, Row
 from tests.flows.test_types import Echo
 
 ROWS = [{"instruction": "a"}, {"instruction": "refuse b"}, {"instruction": "c"}]
@@ -97,6 +100,40 @@ def test_a_row_that_fails_again_says_so(saved: Any) -> None:
     made = collect(load(saved).map(TextGeneration(llm=Echo())), max_failed_rows=1)
 
     assert [row[METADATA]["error_text_generation"] for row in made] == [None, ERROR, None]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_column_of_a_source_that_gets_the_name_of_another_is_refused_before_anything_is_asked(
+    storage: Path, tmp_path: Path, late: bool
+) -> None:
+    llm = Willing()
+    rows: list[Row] = [*[{"a": "1"}] * (1200 * late), {"a": "1", "instruction": "i"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = LoadDataFromFileSystem(data_files=f"{tmp_path}/a.jsonl", output_mappings={"a": "instruction"})
+
+    for source in (file, LoadDataFromDicts(data=rows, output_mappings={"a": "instruction"})):
+        with pytest.raises(PipelineError, match="'a' and 'instruction' would both be 'instruction'.*another name"):
+            collect(load(source).map(TextGeneration(llm=llm)))
+    assert llm.asked == []
+    swapped = LoadDataFromDicts(data=[{"a": "1", "b": "2"}], output_mappings={"a": "b", "b": "a"})
+    assert collect(load(swapped)).to_list() == [{"b": "1", "a": "2"}]
+
+
+def test_a_row_of_a_source_that_tells_no_columns_keeps_all_of_its_own(storage: Path) -> None:
+    class Made(GeneratorStep):
+        def process(self, offset: int = 0) -> GeneratorStepOutput:
+            yield [{"a": "1"}, {"a": "1", "b": "2"}], True
+
+    with pytest.raises(PipelineError, match="'a' and 'b' would both be 'b'"):
+        collect(load(Made(output_mappings={"a": "b"})))
+
+
+def test_a_generation_that_gets_the_name_of_another_output_is_refused_unasked(storage: Path) -> None:
+    llm = Willing()
+
+    with pytest.raises(PipelineError, match="'generation' and 'model_name' would both be 'model_name'"):
+        collect(load(ROWS).map(TextGeneration(llm=llm, output_mappings={"generation": "model_name"})))
+    assert llm.asked == []
 
 
 @pytest.mark.parametrize("other", ["no JSON", "[1]", [1], 5])

@@ -137,7 +137,7 @@ def test_a_number_that_is_none_is_refused(number: Any) -> None:
 
 
 def test_numbers_are_drawn_by_row_by_weight_and_the_same_in_every_run() -> None:
-    rows = [{**FUNCTION, "id": number} for number in range(400)]
+    rows = [{**FUNCTION, "func_name": f"area_{number}"} for number in range(400)]
     task, other, reseeded = (generator(number={1: 3, 2: 1}, seed=seed) for seed in (0, 0, 1))
 
     drawn = [task.number_for(row) for row in rows]

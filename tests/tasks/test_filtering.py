@@ -62,6 +62,13 @@ def test_a_value_that_is_no_number_fails_its_row_and_no_other() -> None:
     assert (failure["step"], failure["message"]) == ("good_ones", "score: expected a number, got '5 of 6'")
 
 
+def test_a_text_that_is_a_number_or_a_truth_value_counts_as_it() -> None:
+    rows = [{"score": each} for each in ("4.50", "4", "3.9", "true", "NaN", "-0")]
+
+    assert FilterRows(column="score", lowest=4).apply(rows) == [{"score": "4.50"}, {"score": "4"}]
+    assert FilterRows(column="score", lowest=1, highest=1).apply(rows) == [{"score": "true"}]
+
+
 def test_a_column_that_isnt_there_is_an_error_that_names_those_that_are() -> None:
     with pytest.raises(ValueError, match="no column 'score'; the rows have 'rating'"):
         FilterRows(column="score", lowest=4).apply([{"rating": 5}])

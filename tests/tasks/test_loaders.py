@@ -135,7 +135,7 @@ def test_csv_cells_become_numbers_only_where_the_whole_column_is_of_them(tmp_pat
     file.write_text(
         "id,code,score,yes,late,long,empty\n"
         "1,007,1.5,True,1,12345678901234567890,\n"
-        ",7,2,false,2,1,\n" + "3,8,,True,x,2,\n"
+        ",7,2.0,False,2,1,\n" + "3,8,,True,x,2,\n"
     )
     assert rows_of(LoadDataFromFileSystem(data_files=str(file), batch_size=1)) == [
         {"id": 1, "code": "007", "score": 1.5, "yes": True, "late": "1", "long": "12345678901234567890", "empty": None},
@@ -232,17 +232,39 @@ def test_cells_of_csv_that_no_number_holds_stay_text(tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text(f"v\n{cell}\n")
         (row,) = rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))
         assert str(row["v"]) == cell
-    (tmp_path / "a.csv").write_text("v\n0.1234567890123456\n1.5e3\n-2.50\n0.000\n")
-    assert [row["v"] for row in rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))] == [
-        0.1234567890123456,
-        1500.0,
-        -2.5,
-        0.0,
-    ]
+    (tmp_path / "a.csv").write_text("v\n0.1234567890123456\n-2.5\n0.0\n-0.0\n")
+    values = [row["v"] for row in rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))]
+    assert values == [0.1234567890123456, -2.5, 0.0, 0.0]
+
+
+COLUMNS = [["1", "2"], ["1.5", "1e-05"], ["1.50", "2.00"], ["True", "False"], ["true", "FALSE"], ["-0", "1.5e3"]]
+
+
+@pytest.mark.parametrize("cells", COLUMNS)
+@pytest.mark.parametrize("beside", ["", "2.5", "3", "1.10", "N/A", "True", "maybe", "007", "nan", "inf"])
+def test_a_cell_of_csv_reads_the_same_in_a_prompt_whatever_cells_stand_beside_it(
+    tmp_path: Path, cells: list[str], beside: str
+) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["v,w", *(f"{cell},x" for cell in [*cells, beside])]) + "\n")
+
+    rows = rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))
+
+    assert [str(row["v"]) for row in rows] == [*cells, beside or "None"]
+
+
+@pytest.mark.parametrize("cells", [["1", "2.5"], ["1.50"], ["true"], ["1", "x"]])
+def test_a_column_of_csv_that_stays_text_for_some_of_its_cells_is_told_of(tmp_path: Path, cells: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["v,w", *(f"{cell},x" for cell in cells)]) + "\n")
+
+    types = LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv").read_types()
+
+    assert types is not None
+    (note,) = types.notes
+    assert note.startswith("column 'v' holds cells of several kinds, or such as 1.50 and true")
 
 
 def test_cells_of_csv_that_may_be_names_with_an_e_stay_text_and_written_numbers_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("name,number\n12e5,1e-05\n3E7,1.5e3\n,2E+20\n")
+    (tmp_path / "a.csv").write_text("name,number\n12e5,1e-05\n3E7,1500.0\n,2e+20\n")
 
     rows = rows_of(LoadDataFromFileSystem(data_files=f"{tmp_path}/a.csv"))
 
@@ -272,9 +294,10 @@ def test_two_columns_of_one_name_are_refused_with_their_places(tmp_path: Path) -
         loader = LoadDataFromFileSystem(data_files=f"{tmp_path}/{name}.parquet")
         assert said in error_of(loader)
         assert f"{name}.parquet'" in error_of(loader)
-    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(SourceError, match=r"has the columns \['a'\] more than once"):
-        make_generator_step(frame)
+    for columns, twice in ((["a", "a"], "a"), ([1, "1"], "1")):
+        frame = pd.DataFrame([[1, 2]], columns=columns)
+        with pytest.raises(SourceError, match=rf"has the columns \['{twice}'\] more than once"):
+            make_generator_step(frame)
 
 
 def test_a_map_of_parquet_comes_as_a_dict_and_a_time_that_python_lacks_is_refused(tmp_path: Path) -> None:

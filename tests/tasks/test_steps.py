@@ -48,6 +48,16 @@ def test_an_output_under_another_name_leaves_the_column_of_its_own_name_as_it_wa
     assert step.added_columns(frozenset(row)) == set(expected)
 
 
+def test_output_mappings_that_make_one_column_of_two_are_refused_where_the_step_is_made() -> None:
+    names = {"generation": "x", "model_name": "x"}
+
+    with pytest.raises(ValueError, match=r"a name of its own.* got 'x' for \['generation', 'model_name'\]"):
+        JudgeAgreement(columns=["a", "b"], output_mappings=names)
+    step = JudgeAgreement(columns=["a", "b"], output_mappings={"mean": "spread", "spread": "mean"})
+    with pytest.raises(ValueError, match="one of them would be lost"):
+        step.output_mappings = names
+
+
 def test_a_step_that_is_used_twice_writes_over_nothing_of_its_first_use() -> None:
     first = JudgeAgreement(columns=["a", "b"]).apply([{"a": [1, 2], "b": [1, 3]}])
     names = {"mean": "mean_2", "spread": "spread_2", "majority": "majority_2", "agreement": "alpha"}

@@ -34,6 +34,8 @@ def test_every_value_is_read_as_it_was_written(value: Any, indent: int | None, a
     ("text", "said"),
     [
         ('{"a": 1, "a": 2}', "an object has the key 'a' twice"),
+        ('{"a": 1, "a" : 2}', "an object has the key 'a' twice"),
+        ('[{"q": "x", "m": {"a": 1, "a"\t\n: 2}}]', "an object has the key 'a' twice"),
         ('{"a": [{"b": 1, "c": 2, "b": 3}], "d": "\\":"}', "an object has the key 'b' twice"),
         ('{"a": "half \\ud83d"}', "got half of one in 'half"),
         ('{"\\udc00": 1}', "half of one"),
