@@ -26,7 +26,7 @@ from flows.store.context import run_logger
 from flows.store.digest import digest
 from flows.store.shards import ShardRef, read_schema, read_table
 from flows.store.storage import STORAGE_VARIABLE, Storage, StorageError, mark_used
-from tasks.arrow import AS_JSON, Unfit, array_of, holds_json, is_json, merged, type_of, values_of
+from tasks.arrow import AS_JSON, Unfit, array_of, holds_json, is_any_list, is_json, merged, type_of, values_of
 from tasks.base import ModelStep
 from tasks.metadata import merged_metadata, metadata_type
 from tasks.steps import METADATA
@@ -301,9 +301,11 @@ def _same_numbers(one: Any, other: Any) -> bool:
     if isinstance(other.type, pa.BaseExtensionType):
         return _same_numbers(one, other.storage)
     if pa.types.is_struct(one.type):
+        if not pa.types.is_struct(other.type) or {each.name for each in one.type} != {each.name for each in other.type}:
+            return False
         return all(_same_numbers(one.field(each.name), other.field(each.name)) for each in one.type)
-    if hasattr(one.type, "value_type"):
-        return _same_numbers(one.flatten(), other.flatten())
+    if is_any_list(one.type):
+        return is_any_list(other.type) and _same_numbers(one.flatten(), other.flatten())
     if one.type == other.type or not pa.types.is_floating(other.type):
         return True
     wide, back = (each.cast(pa.float64()).to_numpy(zero_copy_only=False) for each in (one, other))

@@ -31,6 +31,7 @@ from pydantic import PrivateAttr
 from flows.authoring.parameters import flow
 from flows.authoring.preview import preview
 from flows.authoring.saving import collect, save
+from flows.engine.datasets import _same_numbers  # pyright: ignore[reportPrivateUsage]
 from flows.engine.graph import load
 from llms import AsyncLLM, ChatType, GenerateOutput, LLMError
 from tasks import (
@@ -352,6 +353,32 @@ def test_types_that_datasets_lacks_come_through_as_the_nearest_that_it_has(stora
 
     assert made["tags"][:] == [{"k": 1}, {}, None]
     assert (made.features["tags"], made.features["kind"]) == (Json(), Value("string"))
+
+
+MAP = pa.map_(pa.string(), pa.int64())
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(MAP), pa.large_list(MAP), pa.list_(MAP, 1), pa.list_(pa.struct([("m", MAP)]), 1)], ids=str
+)
+def test_maps_in_lists_of_any_kind_come_through_as_json(storage: Path, tmp_path: Path, kind: pa.DataType) -> None:
+    inner: Any = {"m": [("k", 1)]} if pa.types.is_struct(kind.value_type) else [("k", 1)]
+    tags = pa.array([[inner], None], kind)
+    pq.write_table(pa.table({"instruction": ["x", "y"], "tags": tags}), tmp_path / "given.parquet")
+
+    made = collect(load(LoadDataFromFileSystem(data_files=f"{tmp_path}/given.parquet")).map(TextGeneration(llm=Echo())))
+
+    assert made["tags"][:] == [[{"m": {"k": 1}} if isinstance(inner, dict) else {"k": 1}], None]
+    there: Any = made.features["tags"]
+    assert there.feature == ({"m": Json()} if isinstance(inner, dict) else Json())
+    assert getattr(there, "length", -1) == getattr(kind, "list_size", -1)
+
+
+def test_a_cast_to_another_structure_is_told_apart_and_fails_nothing() -> None:
+    struct, text = pa.array([{"a": 1.5}]), pa.array(["x"])
+
+    assert not _same_numbers(struct, text)
+    assert not _same_numbers(pa.array([[1.5]], pa.large_list(pa.float64())), text)
 
 
 class Relabel(Step):
