@@ -79,7 +79,8 @@ def types_from_sources(leaf: Node) -> dict[str, Any]:
 def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None = None) -> Dataset:
     """The rows of shards as one memory-mapped dataset. Its files stay in the storage's folder of this machine."""
     import pyarrow as pa
-    from datasets import Dataset, concatenate_datasets
+    from datasets import Dataset
+    from datasets.table import MemoryMappedTable, concat_tables
 
     known = known or Known()
     told = [repr(sorted(known.features.items(), key=lambda item: item[0])), list(known.metadata_keys), LAYOUT]
@@ -90,8 +91,9 @@ def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None
             shutil.rmtree(folder, ignore_errors=True)
         _write_dataset(storage, refs, known, folder)
     mark_used(folder)
-    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
-    return concatenate_datasets(parts) if parts else Dataset(pa.table({}))
+    parts = [MemoryMappedTable.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    # `concatenate_datasets` aligns features in time 2^depth, and those of the files are the same.
+    return Dataset(concat_tables([*parts]) if parts else pa.table({}))
 
 
 def local_datasets(storage: Storage) -> str:

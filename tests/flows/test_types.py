@@ -6,6 +6,7 @@ import base64
 import datetime
 import json
 import math
+import pickle
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from pydantic import PrivateAttr
 from flows.authoring.parameters import flow
 from flows.authoring.preview import preview
 from flows.authoring.saving import collect, save
-from flows.engine.datasets import _same_numbers  # pyright: ignore[reportPrivateUsage]
+from flows.engine.datasets import ROWS_PER_FILE, _same_numbers  # pyright: ignore[reportPrivateUsage]
 from flows.engine.graph import load
 from llms import AsyncLLM, ChatType, GenerateOutput, LLMError
 from tasks import (
@@ -379,6 +380,27 @@ def test_a_cast_to_another_structure_is_told_apart_and_fails_nothing() -> None:
 
     assert not _same_numbers(struct, text)
     assert not _same_numbers(pa.array([[1.5]], pa.large_list(pa.float64())), text)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.timeout(60)
+def test_deep_dicts_make_a_dataset_of_several_files_at_once_still_on_disk(storage: Path) -> None:
+    given = Dataset.from_list([{"deep": None}, {"deep": nested(40)}])
+    rows = 2 * ROWS_PER_FILE
+
+    made = collect(load(given.select([0] * (rows - 1) + [1])))
+
+    assert len(made) == rows
+    assert len(made.cache_files) > 1
+    assert made.features == given.features
+    assert made[rows - 1] == {"deep": nested(40)}
+    assert len(pickle.dumps(made)) < rows
 
 
 class Relabel(Step):
