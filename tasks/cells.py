@@ -16,7 +16,7 @@ from typing import Any, cast
 from jinja2 import Undefined, pass_context
 from jinja2.runtime import Context
 
-from llms.parameters import short
+from llms.parameters import check_whole, short
 from llms.typing import ChatItem, ChatType, FormattedInput
 from tasks.typing import Row
 
@@ -147,28 +147,6 @@ def check_prompt(prompt: FormattedInput) -> None:
         if not isinstance(content, str | list) and not any(message.get(each) for each in CALLS):
             raise ValueError(f"the prompt, message {number}: expected a text as its content, got {short(message)}")
         check_whole(message, f"the prompt, message {number}")
-
-
-def check_whole(value: Any, name: str, *, numbers: bool = True) -> None:
-    """Raises ValueError for half a character anywhere in a JSON value, or for a number that is none."""
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"{name}: expected whole characters, got half of one at character {error.start} of"
-                    f" {short(value[max(0, error.start - 20) : error.start + 20])}"
-                ) from None
-    elif isinstance(value, dict):
-        for key, each in cast("Row", value).items():
-            check_whole(key, name)
-            check_whole(each, name, numbers=numbers)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            check_whole(each, name, numbers=numbers)
-    elif numbers and isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: expected a number, got {value!r}")
 
 
 # Templates

@@ -46,6 +46,7 @@ from tasks import (
     StepOutput,
     Task,
     TextGeneration,
+    UnreadableAnswerError,
 )
 from tasks.steps import METADATA
 from tasks.typing import FormattedInput, Row
@@ -237,6 +238,48 @@ def test_what_a_step_gives_that_cant_be_kept_fails_its_row_and_no_other(storage:
     assert errors[0] is None
     assert errors[1]["message"].startswith("odd: a value of type object can't be kept in a row: <object object")
     assert "odd: expected whole characters, got half of one" in errors[2]["message"]
+
+
+class HalfSaid(Echo):
+    """Refuses a row in half a character, by an error of the kind that it has."""
+
+    _error: type[Exception] = PrivateAttr(default=LLMError)
+
+    def __init__(self, error: type[Exception], **fields: Any) -> None:
+        super().__init__(**fields)
+        self._error = error
+
+    async def agenerate(self, input: Any, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:
+        if input[-1]["content"] == "half":
+            raise self._error("no answer to half \ud83d")
+        return await super().agenerate(input, num_generations)
+
+
+class HalfRead(TextGeneration):
+    """Says in half a character what it can't read."""
+
+    def format_output(self, output: str | None, input: Row) -> Row:
+        if output == "half":
+            raise UnreadableAnswerError(f"no answer to {output} \ud83d")
+        return super().format_output(output, input)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TextGeneration(name="ask", llm=HalfSaid(LLMError)),
+        TextGeneration(name="ask", llm=HalfSaid(ValueError)),
+        HalfRead(name="ask", llm=Echo()),
+    ],
+    ids=["the model's error", "another error", "the parser's error"],
+)
+def test_half_a_character_in_an_error_fails_its_row_and_no_other(storage: Path, task: TextGeneration) -> None:
+    rows = [{"instruction": text} for text in ("a", "half", "b")]
+
+    made = collect(load(rows).map(task), max_failed_rows=1)
+
+    assert made["generation"][:] == ["a", None, "b"]
+    assert made[1][METADATA]["error_ask"]["message"].startswith("no answer to half \N{REPLACEMENT CHARACTER}")
 
 
 # What the source says of its columns
