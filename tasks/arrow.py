@@ -481,7 +481,7 @@ def _list_holds_no_number(values: list[Any] | tuple[Any, ...]) -> bool:
 def unkeepable(value: Any) -> str:
     """Why a value can't be kept in a row; empty where nothing speaks against it."""
     try:
-        orjson.dumps(value, default=as_text, option=_OPTIONS_OF_TEXT_KEYS)
+        orjson.dumps(value, default=_kept, option=_OPTIONS_OF_TEXT_KEYS)
     except TypeError:
         return _at_fault(value, 0)
     return ""
@@ -503,10 +503,17 @@ def _at_fault(value: Any, depth: int) -> str:
     if value is None or isinstance(value, int | float):
         return ""
     try:
-        orjson.dumps(value, default=as_text, option=_OPTIONS)
+        orjson.dumps(value, default=_kept, option=_OPTIONS)
     except TypeError as error:
         return str(error.__cause__ or error)
     return ""
+
+
+def _kept(value: Any) -> Any:
+    # Of pandas: a moment has the first, a length of time the second.
+    if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+        raise TypeError(f"expected a time that ends at microseconds, got {value!r}; round it, or give it as text")
+    return as_text(value)
 
 
 def cleaned(value: Any) -> Any:

@@ -7,10 +7,12 @@ import datetime
 import json
 import math
 import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -307,7 +309,6 @@ def typed() -> Dataset:
         binary=Value("binary"),
         day=Value("date32"),
         at=Value("timestamp[ms, tz=Europe/Berlin]"),
-        nano=Value("timestamp[ns]"),
         time=Value("time64[us]"),
         span=Value("duration[s]"),
         price=Value("decimal128(10, 2)"),
@@ -333,7 +334,6 @@ def typed() -> Dataset:
         "binary": b"\x00\xff",
         "day": datetime.date(2026, 1, 2),
         "at": moment.replace(microsecond=0, tzinfo=datetime.UTC),
-        "nano": moment,
         "time": datetime.time(1, 2, 3, 4),
         "span": datetime.timedelta(days=1),
         "price": Decimal("1.50"),
@@ -444,6 +444,91 @@ def test_deep_dicts_make_a_dataset_of_several_files_at_once_still_on_disk(storag
     assert made.features == given.features
     assert made[rows - 1] == {"deep": nested(40)}
     assert len(pickle.dumps(made)) < rows
+
+
+KINDS_OF_TIME: dict[str, tuple[Callable[[str], pa.DataType], Callable[[int], Any]]] = {
+    "timestamp": (lambda unit: pa.timestamp(unit, "Europe/Berlin"), lambda value: value),
+    "duration": (pa.duration, lambda value: value),
+    "time": (pa.time64, lambda value: value),
+    "struct": (lambda unit: pa.struct([("t", pa.timestamp(unit))]), lambda value: {"t": value}),
+    "list": (lambda unit: pa.list_(pa.time64(unit)), lambda value: [value, None]),
+    "large list": (lambda unit: pa.large_list(pa.duration(unit)), lambda value: [value]),
+    "fixed list": (lambda unit: pa.list_(pa.duration(unit), 1), lambda value: [value]),
+}
+
+
+def parquet_of(table: pa.Table, folder: Path) -> Any:
+    pq.write_table(table, folder / "given.parquet")
+    return LoadDataFromFileSystem(data_files=f"{folder}/given.parquet")
+
+
+def disk_of(table: pa.Table, folder: Path) -> Any:
+    Dataset(table).save_to_disk(folder / "given")
+    return LoadDataFromDisk(dataset_path=f"{folder}/given")
+
+
+SOURCES_OF_TABLES: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "parquet": parquet_of,
+    "disk": disk_of,
+    "dataset": lambda table, _: Dataset(table),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES_OF_TABLES)
+@pytest.mark.parametrize("kind", KINDS_OF_TIME)
+def test_times_of_whole_microseconds_come_through_as_such_and_others_are_refused_before_anything_is_asked(
+    storage: Path, tmp_path: Path, kind: str, source: str
+) -> None:
+    type_of, value_of = KINDS_OF_TIME[kind]
+    questions = [f"q{place}" for place in range(201)]
+    llm = Echo()
+
+    def made_of(last: int) -> Dataset:
+        at = pa.array([value_of(each) for each in [None, *[5_000] * 199, last]], type_of("ns"))
+        table = pa.table({"instruction": questions, "at": at})
+        return collect(load(SOURCES_OF_TABLES[source](table, tmp_path)).map(TextGeneration(llm=llm)))
+
+    with pytest.raises(SourceError, match=r", column 'at': times end at microseconds here.* 5001\)\. Round them"):
+        made_of(5_001)
+    assert llm.asked == []
+
+    made = made_of(7_000)
+    expected = pa.array([value_of(each) for each in [None, *[5] * 199, 7]], type_of("us"))
+    assert made.data["at"].type == expected.type
+    assert made.data["at"].to_pylist() == expected.to_pylist()
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "object"])
+def test_a_frames_time_with_nanoseconds_is_refused_and_one_without_comes_through(storage: Path, dtype: str) -> None:
+    llm = Echo()
+
+    def made_of(moment: str) -> Dataset:
+        frame = pd.DataFrame({"instruction": ["q"], "at": pd.Series([pd.Timestamp(moment)], dtype=dtype)})
+        return collect(load(frame).map(TextGeneration(llm=llm)))
+
+    with pytest.raises(SourceError, match=r"column 'at'.* microseconds.* [Rr]ound"):
+        made_of("2026-01-02 03:04:05.123456789")
+    assert llm.asked == []
+    made = made_of("2026-01-02 03:04:05.123456000")
+    assert made.features["at"] == Value("timestamp[us]")
+    assert made["at"][0] == datetime.datetime(2026, 1, 2, 3, 4, 5, 123456)
+
+
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-01-02 03:04:05.123456789"), {"n": [pd.Timedelta(1500)]}], ids=str)
+def test_nanoseconds_of_rows_given_in_python_are_refused(storage: Path, value: Any) -> None:
+    with pytest.raises(SourceError, match=r"row 0 .*, column 'at': expected a time that ends at microseconds"):
+        collect(load([{"instruction": "q", "at": value}]).map(TextGeneration(llm=Echo())))
+
+
+@pytest.mark.parametrize("source", SOURCES_OF_TABLES)
+def test_a_preview_looks_at_the_times_of_its_rows_alone(storage: Path, tmp_path: Path, source: str) -> None:
+    at = pa.array([5_000] * 10 + [5_001], pa.duration("ns"))
+    table = pa.table({"instruction": [f"q{place}" for place in range(11)], "at": at})
+    given = SOURCES_OF_TABLES[source](table, tmp_path)
+
+    assert load(given).node.step.read_types(10) is not None
+    with pytest.raises(SourceError, match="column 'at'"):
+        load(given).node.step.read_types(11)
 
 
 class Relabel(Step):
