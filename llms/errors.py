@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import TypedDict
 
+from llms.reading import whole_text
 from llms.secrets import masked
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LLMError(Exception):
         self, message: str, *, retry_after: float | None = None, usage: Sequence[Usage] = (), paid: bool = False
     ) -> None:
         # It may be the provider's words, which end in rows, files and logs.
-        super().__init__(masked(message))
+        super().__init__(whole_text(masked(message)))
         self.retry_after = retry_after
         """Seconds that the provider asked to wait, if it did."""
         self.usage: list[Usage] = list(usage)
@@ -223,7 +224,7 @@ def failure_of(error: Exception) -> Failure:
         return error.failure
     return Failure(
         type=type(error).__name__,
-        message=cut(masked(f"{str(error) or repr(error)}{_place_of(error)}"), LONGEST_MESSAGE),
+        message=cut(whole_text(masked(f"{str(error) or repr(error)}{_place_of(error)}")), LONGEST_MESSAGE),
         retryable=isinstance(error, LLMError) and error.retryable,
     )
 

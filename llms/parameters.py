@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import math
 import re
 import sys
 import types
@@ -82,6 +83,15 @@ class Configurable(BaseModel):
             if name not in known:
                 raise ValueError(unknown_name_message(name, known, cls.__name__))
         return given
+
+    @model_validator(mode="after")
+    def _refuse_halves_of_characters(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            value = self.__dict__[name]
+            # Rows given in Python are checked when they are read, each with its place.
+            if isinstance(value, str) or not field.exclude:
+                check_whole(value, name, numbers=False)
+        return self
 
     @model_validator(mode="after")
     def _make_secrets_known(self) -> Self:
@@ -297,6 +307,28 @@ def short(value: object, length: int = 120) -> str:
     """`repr(value)` in at most `length` characters, without secrets: half of one would not be known any more."""
     text = masked(repr(value))
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def check_whole(value: Any, name: str, *, numbers: bool = True) -> None:
+    """Raises ValueError for half a character anywhere in a JSON value, or for a number that is none."""
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{name}: expected whole characters, got half of one at character {error.start} of"
+                    f" {short(value[max(0, error.start - 20) : error.start + 20])}"
+                ) from None
+    elif isinstance(value, dict):
+        for key, each in cast("dict[Any, Any]", value).items():
+            check_whole(key, name)
+            check_whole(each, name, numbers=numbers)
+    elif isinstance(value, list):
+        for each in cast("list[Any]", value):
+            check_whole(each, name, numbers=numbers)
+    elif numbers and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: expected a number, got {value!r}")
 
 
 def joined(path: str, name: str) -> str:

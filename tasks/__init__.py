@@ -45,7 +45,7 @@ from tasks.rows.formatting import (
 from tasks.rows.neighbours import FaissNearestNeighbour
 from tasks.rows.projection import DBSCAN, UMAP
 from tasks.rows.truncation import TruncateTextColumn
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.sources.generators import GeneratorTask
 from tasks.sources.loaders import (
     LoadDataFromDicts,

@@ -175,7 +175,7 @@ def is_known(kind: Any) -> bool:
     is_a = pa.types
     if is_a.is_struct(kind):
         return kind.num_fields > 0 and all(is_known(each.type) for each in kind)
-    if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
+    if is_any_list(kind):
         return is_known(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
         return is_json(kind) or kind.extension_name.startswith("datasets.")
@@ -213,13 +213,29 @@ def is_json(kind: Any) -> bool:
     return getattr(kind, "extension_name", "") == "arrow.json"
 
 
+def is_any_list(kind: Any) -> bool:
+    """Whether it's a list: plain, large, or of a fixed size."""
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def list_like(kind: Any, inner: Any) -> Any:
+    """A list as `kind` is one, of values of the type `inner`."""
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    return pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner)
+
+
 def holds_json(kind: Any) -> bool:
     """Whether it is JSON, or has it somewhere inside."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
         return any(holds_json(each.type) for each in kind)
-    return holds_json(kind.value_type) if pa.types.is_list(kind) else is_json(kind)
+    return holds_json(kind.value_type) if is_any_list(kind) else is_json(kind)
 
 
 # Types of several columns as one
@@ -359,7 +375,7 @@ def _with_json(value: Any, kind: Any) -> Any:
         return json_text(value, readable=True)
     if pa.types.is_struct(kind):
         return {each.name: _with_json(value.get(each.name), each.type) for each in kind}
-    return [_with_json(each, kind.value_type) for each in value] if pa.types.is_list(kind) else value
+    return [_with_json(each, kind.value_type) for each in value] if is_any_list(kind) else value
 
 
 def _with_text(kind: Any) -> Any:
@@ -370,7 +386,7 @@ def _with_text(kind: Any) -> Any:
         return pa.string()
     if pa.types.is_struct(kind):
         return pa.struct([(each.name, _with_text(each.type)) for each in kind])
-    return pa.list_(_with_text(kind.value_type)) if pa.types.is_list(kind) else kind
+    return list_like(kind, _with_text(kind.value_type)) if is_any_list(kind) else kind
 
 
 def json_text(value: Any, *, plain: bool = False, readable: bool = False) -> str:
@@ -465,7 +481,7 @@ def _list_holds_no_number(values: list[Any] | tuple[Any, ...]) -> bool:
 def unkeepable(value: Any) -> str:
     """Why a value can't be kept in a row; empty where nothing speaks against it."""
     try:
-        orjson.dumps(value, default=as_text, option=_OPTIONS_OF_TEXT_KEYS)
+        orjson.dumps(value, default=_kept, option=_OPTIONS_OF_TEXT_KEYS)
     except TypeError:
         return _at_fault(value, 0)
     return ""
@@ -487,10 +503,17 @@ def _at_fault(value: Any, depth: int) -> str:
     if value is None or isinstance(value, int | float):
         return ""
     try:
-        orjson.dumps(value, default=as_text, option=_OPTIONS)
+        orjson.dumps(value, default=_kept, option=_OPTIONS)
     except TypeError as error:
         return str(error.__cause__ or error)
     return ""
+
+
+def _kept(value: Any) -> Any:
+    # Of pandas: a moment has the first, a length of time the second.
+    if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+        raise TypeError(f"expected a time that ends at microseconds, got {value!r}; round it, or give it as text")
+    return as_text(value)
 
 
 def cleaned(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from jinja2 import Undefined, pass_context
 from jinja2.runtime import Context
 
-from llms.parameters import short
+from llms.parameters import check_whole, short
 from llms.typing import ChatItem, ChatType, FormattedInput
 from tasks.typing import Row
 
@@ -78,15 +78,36 @@ def list_in(row: Row, column: str) -> list[Any]:
 
 
 def chat_in(row: Row, column: str = "messages") -> ChatType:
-    """The chat in a column, with all that its messages have but the empty keys that a table adds to each of them."""
+    """The chat in a column, with all that its messages have but the empty keys that a table adds to them."""
     messages = list_in(row, column)
     wrong = [each for each in messages if not is_message(each)]
     if wrong:
         raise ValueError(f"{column}: expected a list of {{'role', 'content'}}, got {short(wrong[0])} in it")
-    return [
-        cast("ChatItem", {name: value for name, value in message.items() if name == "content" or value is not None})
-        for message in messages
-    ]
+    return [cast("ChatItem", _without_padding(message)) for message in messages]
+
+
+def _without_padding(message: Row) -> Row:
+    """A message without the keys that are null, in its parts and calls too, and without an empty list of calls."""
+    kept: Row = {}
+    for name, value in message.items():
+        if name == "content" or name in CALLS:
+            value = _without_nulls(value)
+        if name == "content" or not (value is None or (name in CALLS and value == [])):
+            kept[name] = value
+    return kept
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {
+            # A null among a call's arguments is what the model said.
+            name: each if name == "arguments" else _without_nulls(each)
+            for name, each in cast("Row", value).items()
+            if each is not None
+        }
+    return value
 
 
 def is_message(value: Any) -> bool:
@@ -95,8 +116,11 @@ def is_message(value: Any) -> bool:
         return False
     content: Any = message.get("content")
     # A call of a tool has no content.
-    parts = cast("list[Any]", content) if isinstance(content, list) else []
-    return (content is None or isinstance(content, str | list)) and all(isinstance(part, dict) for part in parts)
+    return content is None or isinstance(content, str) or is_list_of_dicts(content)
+
+
+def is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in cast("list[Any]", value))
 
 
 def prompt_chat_in(row: Row, column: str = "messages") -> ChatType:
@@ -114,6 +138,8 @@ def check_message(message: Mapping[str, Any], name: str) -> None:
     role, content = message["role"], message.get("content")
     if role not in ROLES:
         raise ValueError(f"{name}: expected a role among {', '.join(ROLES)}, got {short(role)}")
+    if not is_list_of_dicts(message.get("tool_calls", [])):
+        raise ValueError(f"{name}: expected a list of dicts in 'tool_calls', got {short(message['tool_calls'])}")
     has_calls = any(message.get(each) for each in CALLS)
     # What a tool or an assistant with calls says may be nothing.
     may_be_blank = has_calls or role in {"tool", "function"}
@@ -123,6 +149,10 @@ def check_message(message: Mapping[str, Any], name: str) -> None:
         whole_text(content, name, blank=may_be_blank)
     elif content == [] and not may_be_blank:
         raise ValueError(f"{name}: expected a content that isn't empty, got {short(message)}")
+    parts = cast("list[Row]", content) if isinstance(content, list) else []
+    for number, part in enumerate(parts, 1):
+        if part.get("type") == "text":
+            whole_text(part.get("text"), f"{name}, part {number}", blank=may_be_blank)
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise ValueError(f"{name}: a tool's message needs the id of its call in 'tool_call_id', got {short(message)}")
     check_whole({key: value for key, value in message.items() if key != "content" or not isinstance(value, str)}, name)
@@ -147,28 +177,6 @@ def check_prompt(prompt: FormattedInput) -> None:
         if not isinstance(content, str | list) and not any(message.get(each) for each in CALLS):
             raise ValueError(f"the prompt, message {number}: expected a text as its content, got {short(message)}")
         check_whole(message, f"the prompt, message {number}")
-
-
-def check_whole(value: Any, name: str, *, numbers: bool = True) -> None:
-    """Raises ValueError for half a character anywhere in a JSON value, or for a number that is none."""
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"{name}: expected whole characters, got half of one at character {error.start} of"
-                    f" {short(value[max(0, error.start - 20) : error.start + 20])}"
-                ) from None
-    elif isinstance(value, dict):
-        for key, each in cast("Row", value).items():
-            check_whole(key, name)
-            check_whole(each, name, numbers=numbers)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            check_whole(each, name, numbers=numbers)
-    elif numbers and isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: expected a number, got {value!r}")
 
 
 # Templates

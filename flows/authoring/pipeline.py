@@ -26,7 +26,7 @@ from flows.engine.graph import Node, Rows, load
 from flows.engine.run import SHARD_ROWS, Limits, Spending, current_run, limits_of_run, named
 from llms.parameters import set_quietly
 from llms.typing import FormattedInput
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.sources.generators import makes_rows
 from tasks.steps import GeneratorStep, PipelineLike, Step, current_pipeline, snake_case
 from tasks.targets.savers import Saver

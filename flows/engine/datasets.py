@@ -26,7 +26,7 @@ from flows.store.context import run_logger
 from flows.store.digest import digest
 from flows.store.shards import ShardRef, read_schema, read_table
 from flows.store.storage import STORAGE_VARIABLE, Storage, StorageError, mark_used
-from tasks.arrow import AS_JSON, Unfit, array_of, holds_json, is_json, merged, type_of, values_of
+from tasks.arrow import AS_JSON, Unfit, array_of, holds_json, is_any_list, is_json, merged, type_of, values_of
 from tasks.base import ModelStep
 from tasks.metadata import merged_metadata, metadata_type
 from tasks.steps import METADATA
@@ -79,7 +79,8 @@ def types_from_sources(leaf: Node) -> dict[str, Any]:
 def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None = None) -> Dataset:
     """The rows of shards as one memory-mapped dataset. Its files stay in the storage's folder of this machine."""
     import pyarrow as pa
-    from datasets import Dataset, concatenate_datasets
+    from datasets import Dataset
+    from datasets.table import MemoryMappedTable, concat_tables
 
     known = known or Known()
     told = [repr(sorted(known.features.items(), key=lambda item: item[0])), list(known.metadata_keys), LAYOUT]
@@ -90,8 +91,9 @@ def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None
             shutil.rmtree(folder, ignore_errors=True)
         _write_dataset(storage, refs, known, folder)
     mark_used(folder)
-    parts = [Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
-    return concatenate_datasets(parts) if parts else Dataset(pa.table({}))
+    parts = [MemoryMappedTable.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    # `concatenate_datasets` aligns features in time 2^depth, and those of the files are the same.
+    return Dataset(concat_tables([*parts]) if parts else pa.table({}))
 
 
 def local_datasets(storage: Storage) -> str:
@@ -301,9 +303,11 @@ def _same_numbers(one: Any, other: Any) -> bool:
     if isinstance(other.type, pa.BaseExtensionType):
         return _same_numbers(one, other.storage)
     if pa.types.is_struct(one.type):
+        if not pa.types.is_struct(other.type) or {each.name for each in one.type} != {each.name for each in other.type}:
+            return False
         return all(_same_numbers(one.field(each.name), other.field(each.name)) for each in one.type)
-    if hasattr(one.type, "value_type"):
-        return _same_numbers(one.flatten(), other.flatten())
+    if is_any_list(one.type):
+        return is_any_list(other.type) and _same_numbers(one.flatten(), other.flatten())
     if one.type == other.type or not pa.types.is_floating(other.type):
         return True
     wide, back = (each.cast(pa.float64()).to_numpy(zero_copy_only=False) for each in (one, other))

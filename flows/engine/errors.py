@@ -14,7 +14,7 @@ from llms.parameters import ParameterError
 from llms.secrets import without_secrets
 from tasks.functions.sandbox import SandboxError
 from tasks.markdown import inert
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.targets.places import TargetError
 
 LONGEST_MESSAGE = 4000

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from llms.parameters import Configurable, short
+from llms.parameters import Configurable, check_whole, short
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import Answer, Task, UnreadableAnswerError
-from tasks.cells import any_text_in, check_whole, text_in, whole_text
+from tasks.cells import any_text_in, text_in, whole_text
 from tasks.functions.function_calls import Call, calls_in, written_calls
 from tasks.random_choices import random_for, read_by
 from tasks.reading.replies import closed_object, object_in, without_fences, without_thoughts

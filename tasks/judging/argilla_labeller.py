@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from llms.parameters import short
+from llms.parameters import check_whole, short
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
-from tasks.cells import check_whole, optional_text_in, prompt_chat_in, whole_text
+from tasks.cells import optional_text_in, prompt_chat_in, whole_text
 from tasks.judging.classification import labels_said
 from tasks.reading.labelled import bare, fields_in, one_of
 from tasks.reading.replies import closed_object, object_in, whole_number, without_fences, without_thoughts

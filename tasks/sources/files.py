@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from llms.extras import opened_with
 from llms.parameters import short
 from tasks.arrow import ColumnTypes, json_value, known_type
+from tasks.sources.errors import SourceError
 from tasks.sources.strict_json import UnusableError, line_at_fault, read_strictly, strict_json
+from tasks.sources.times import check_times, feature_in_microseconds, fine_columns, whole_times
 from tasks.steps import METADATA, SourceTypes
 from tasks.typing import Row
 
@@ -52,10 +54,6 @@ COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 
 PEEKED_ROWS = 1000
 """Rows that are read to learn the columns of JSON."""
-
-
-class SourceError(ValueError):
-    """Rows that can't be had. The message says what is wrong with the source and the way out."""
 
 
 @dataclass
@@ -91,7 +89,7 @@ class DataFile:
         """How many rows there are, and the types of their columns; of the first `rows` alone. Raises SourceError."""
         with self.explained():
             if self.filetype == "parquet":
-                return parquet_types(self)
+                return parquet_types(self, rows)
             if self.filetype == "csv":
                 return csv_types(self, before)
             return json_types(self, rows, before)
@@ -208,7 +206,8 @@ def read_parquet(file: DataFile, offset: int, _: object) -> Generator[Row, None,
         while groups and start + metadata.row_group(groups[0]).num_rows <= offset:
             start += metadata.row_group(groups.pop(0)).num_rows
         tables = without_first(offset - start, parquet.iter_batches(ROWS_AT_ONCE, row_groups=groups))
-        yield from rows_of_tables(map(whole_times, tables), decode)
+        whole = (whole_times(table, str(file)) for table in tables)
+        yield from rows_of_tables(whole, decode)
         return metadata.num_rows
 
 
@@ -251,20 +250,14 @@ def structs_in(kind: Any) -> list[Any]:
     return [struct for place in range(kind.num_fields) for struct in structs_in(kind.field(place).type)]
 
 
-def whole_times(batch: Any) -> Any:
-    """A batch with times of the day that Python has, which end at microseconds. Raises ArrowInvalid for others."""
-    import pyarrow as pa
-
-    for place, each in enumerate(batch.schema):
-        if each.type == pa.time64("ns"):
-            batch = batch.set_column(place, each.name, batch.column(place).cast(pa.time64("us")))
-    return batch
-
-
-def parquet_types(file: DataFile) -> tuple[int, SourceTypes]:
+def parquet_types(file: DataFile, rows: int | None) -> tuple[int, SourceTypes]:
+    """Reads the times of the file, or of its first `rows`, where they have nanoseconds."""
     with file.open() as stream:
         parquet = parquet_file(file, stream)
-        return parquet.metadata.num_rows, SourceTypes(dict(features_of(parquet.schema_arrow)))
+        if fine := fine_columns(parquet.schema_arrow):
+            check_times(parquet.iter_batches(TYPED_AT_ONCE, columns=fine), str(file), rows)
+        types = feature_in_microseconds(dict(features_of(parquet.schema_arrow)))
+        return parquet.metadata.num_rows, SourceTypes(types)
 
 
 def features_of(schema: pa.Schema) -> Any:

@@ -21,7 +21,8 @@ from pydantic import Field, PrivateAttr, SkipValidation, field_validator
 from llms.extras import opened_with
 from llms.parameters import short
 from tasks.arrow import array_of, known_type, shape_of, unkeepable
-from tasks.sources.files import DataFile, FileType, ReadBefore, SourceError, csv_read_before, find_files, looked_from
+from tasks.sources.errors import SourceError
+from tasks.sources.files import DataFile, FileType, ReadBefore, csv_read_before, find_files, looked_from
 from tasks.sources.tables import joined_types, rows_of_dataset, types_of_dataset, types_of_rows
 from tasks.steps import GeneratorStep, SourceTypes
 from tasks.typing import Columns, GeneratorStepOutput, Row
@@ -157,13 +158,13 @@ class LoadDataFromHub(Loader):
     def rows(self, offset: int) -> Iterator[Row]:
         with self._explained():
             opened, self._opened = self._opened, None
-            yield from rows_of_dataset(self._open() if opened is None else opened, offset)
+            yield from rows_of_dataset(self._open() if opened is None else opened, offset, source=str(self))
 
     def read_types(self, rows: int | None = None) -> SourceTypes | None:
         """The dataset's own types. It's downloaded first, unless it's streamed. Raises SourceError."""
         with self._explained():
             self._opened = self._open()
-            return types_of_dataset(self._opened)
+            return types_of_dataset(self._opened, str(self), self.limit(rows))
 
     def columns(self) -> frozenset[str] | None:
         """The columns as the dataset's description tells them; None where it doesn't. Raises SourceError."""
@@ -353,7 +354,9 @@ class LoadDataFromDisk(Loader):
     def rows(self, offset: int) -> Iterator[Row]:
         dataset = self._open()
         try:
-            yield from rows_of_dataset(dataset, offset)
+            yield from rows_of_dataset(dataset, offset, source=str(self))
+        except SourceError:
+            raise
         except (OSError, ValueError) as error:
             raise SourceError(f"{self} is damaged: {error}; save it again") from error
 
@@ -361,7 +364,7 @@ class LoadDataFromDisk(Loader):
         return frozenset(self._open().column_names)
 
     def read_types(self, rows: int | None = None) -> SourceTypes | None:
-        return types_of_dataset(self._open())
+        return types_of_dataset(self._open(), str(self), self.limit(rows))
 
     def __str__(self) -> str:
         return f"dataset_path={self.dataset_path!r}"
@@ -411,13 +414,13 @@ class LoadDataFromDataset(Loader):
     def rows(self, offset: int) -> Iterator[Row]:
         if self.dataset is None:
             raise SourceError(f"dataset of {self.name!r} is missing: it isn't stored with the step; give it again")
-        return rows_of_dataset(self.dataset, offset)
+        return rows_of_dataset(self.dataset, offset, source=str(self))
 
     def columns(self) -> frozenset[str] | None:
         return frozenset(getattr(self.dataset, "column_names", None) or ()) or None
 
     def read_types(self, rows: int | None = None) -> SourceTypes | None:
-        return types_of_dataset(self.dataset)
+        return types_of_dataset(self.dataset, str(self), self.limit(rows))
 
     def __str__(self) -> str:
         return f"dataset of {self.name!r}"
@@ -480,6 +483,8 @@ def array_of_series(series: Any) -> Any:
             array = pa.array(series, from_pandas=True)
             return array.cast(known_type(array.type))
         values = [None if is_missing(value) else value for value in series]
+        if problem := unkeepable(values):
+            raise ValueError(problem)
         shape = shape_of(values)
         return array_of(values, shape.type if shape.exact else pa.json_())
     except (pa.ArrowException, ValueError, TypeError) as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SkipValidation, field_validator, model_validator
 
 from tasks.random_choices import random_for
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.sources.loaders import checked_rows
 from tasks.sources.personas import PERSON_COLUMNS, PersonChoices, persona
 from tasks.sources.sampled_columns import (

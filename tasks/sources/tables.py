@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tasks.arrow import ColumnTypes, holds_json
 from tasks.sources.strict_json import exact_json
+from tasks.sources.times import check_times, feature_in_microseconds, whole_times
 from tasks.steps import METADATA, SourceTypes
 from tasks.typing import Row
 
@@ -27,8 +28,15 @@ TYPED_AT_ONCE = 1000
 """Rows whose types are found out at a time."""
 
 
-def rows_of_dataset(dataset: Dataset | IterableDataset, offset: int) -> Iterator[Row]:
-    """The rows as plain Python values, without the first `offset`."""
+def rows_of_dataset(dataset: Dataset | IterableDataset, offset: int, *, source: str | None = None) -> Iterator[Row]:
+    """The rows as plain Python values, without the first `offset`.
+
+    Args:
+        source: what messages call the dataset, where it's one: its times must have no digits after microseconds.
+
+    Raises:
+        SourceError: they have.
+    """
     from datasets import Dataset
 
     decode = json_decoder(dataset.features or {})
@@ -36,12 +44,26 @@ def rows_of_dataset(dataset: Dataset | IterableDataset, offset: int) -> Iterator
         rest: Any = dataset.select(range(min(offset, len(dataset)), len(dataset)))
     else:
         rest = dataset.skip(offset) if offset else dataset
-    return rows_of_tables(rest.with_format("arrow").iter(ROWS_AT_ONCE), decode)
+    tables = rest.with_format("arrow").iter(ROWS_AT_ONCE)
+    return rows_of_tables(tables if source is None else (whole_times(table, source) for table in tables), decode)
 
 
-def types_of_dataset(dataset: Dataset | IterableDataset) -> SourceTypes | None:
-    """The types that a dataset tells; a stream may not know them."""
-    return SourceTypes(dict(dataset.features)) if dataset.features else None
+def types_of_dataset(dataset: Dataset | IterableDataset, source: str, rows: int | None) -> SourceTypes | None:
+    """The types that a dataset tells; a stream may not know them.
+
+    Raises:
+        SourceError: a time among the first `rows` has more digits than microseconds have. A stream isn't read for it.
+    """
+    from datasets import Dataset
+
+    if not dataset.features:
+        return None
+    given = dict(dataset.features)
+    types = feature_in_microseconds(given)
+    fine = [name for name, feature in types.items() if feature != given[name]]
+    if fine and isinstance(dataset, Dataset):
+        check_times(dataset.select_columns(fine).with_format("arrow").iter(TYPED_AT_ONCE), source, rows)
+    return SourceTypes(types)
 
 
 def types_of_rows(rows: Iterable[Row]) -> SourceTypes:

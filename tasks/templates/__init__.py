@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
-from jinja2.nodes import For, Name, Node, Output, TemplateData
+from jinja2.nodes import For, If, Name, Node, Output, TemplateData
 from jinja2.sandbox import SandboxedEnvironment
 
 from tasks.cells import printed
@@ -52,10 +54,8 @@ def checked(source: str) -> str:
         template_from(source)
     except TemplateSyntaxError as error:
         raise ValueError(f"not a Jinja2 template (line {error.lineno}: {error.message})") from None
-    for loop in _environment.parse(source).find_all(For):
-        if all(map(_is_blank, loop.body)):
-            name = loop.target.name if isinstance(loop.target, Name) else "name"
-            raise ValueError(f"a loop of the template {source!r} prints nothing. {taken_by_deploy(name)}")
+    _check_loops(source)
+    _check_conditions(source)
     texts = [text for _, kind, text in _environment.lex(source) if kind == "data"]
     other = next(filter(None, map(OTHER_SYNTAX.search, texts)), None)
     if other is not None:
@@ -64,6 +64,54 @@ def checked(source: str) -> str:
             f" {{{{ {other['name'] or other['named']} }}}} there. If it's meant, write {{{{ {other['whole']!r} }}}}"
         )
     return source
+
+
+LEFT_OF_A_HOLE = re.compile(r"""(:(\s+[.,;!?])?|\w\W*((?<=[\s(\[])["'`]|[“„‘«(\[]))\s*$""")
+"""How a text ends where a variable is gone: in a colon, or one and a full stop, or in an opening quote or bracket."""
+
+
+def _check_loops(source: str) -> None:
+    """Raises ValueError for a loop that prints nothing, or doesn't read what it goes through."""
+    for loop in _environment.parse(source).find_all(For):
+        targets = _names_in(loop.target)
+        name = next(iter(targets), "name")
+        if all(map(_is_blank, loop.body)):
+            raise ValueError(f"a loop of the template {source!r} prints nothing. {taken_by_deploy(name)}")
+        read = {each for node in loop.body for each in _names_in(node)}
+        if not any(each in read or each.startswith("_") for each in targets):
+            raise ValueError(
+                f"a loop of the template {source!r} doesn't read {name!r}, and says the same each time."
+                f" {taken_by_deploy(name)}. If it's meant, call it _"
+            )
+
+
+def _check_conditions(source: str) -> None:
+    """Raises ValueError where a text seems to wait for what is looked at, which is never read."""
+    tree = _environment.parse(source)
+    conditions = list(tree.find_all(If))
+    everywhere = Counter(_names_in(tree))
+    looked_at = Counter(name for each in conditions for name in _names_in(each.test))
+    for each in conditions:
+        unread = [name for name in _names_in(each.test) if everywhere[name] == looked_at[name]]
+        text = _text_of(each.body).rstrip()
+        # Where both ways end so, what they wait for comes after them.
+        if unread and LEFT_OF_A_HOLE.search(text) and not LEFT_OF_A_HOLE.search(_text_of(each.else_)):
+            raise ValueError(
+                f"the template {source!r} says {text!r} where there is {unread[0]!r}, and reads that nowhere."
+                f" {taken_by_deploy(unread[0])}. If it's meant, write {{{{ {text[-1]!r} }}}} for its last {text[-1]}"
+            )
+
+
+def _names_in(node: Node) -> list[str]:
+    """The names in a part of a template, each as often as it's there."""
+    return [each.name for each in ([node] if isinstance(node, Name) else node.find_all(Name))]
+
+
+def _text_of(nodes: Sequence[Node]) -> str:
+    """The text that a block of a template is; empty where it holds anything else."""
+    parts = [part for node in nodes for part in (node.nodes if isinstance(node, Output) else [node])]
+    texts = [part.data for part in parts if isinstance(part, TemplateData)]
+    return "".join(texts) if len(texts) == len(parts) else ""
 
 
 def _is_blank(node: Node) -> bool:

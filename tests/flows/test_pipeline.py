@@ -24,7 +24,7 @@ from tasks import (
     SaveToDisk,
     TextGeneration,
 )
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 
 ROWS = [{"instruction": f"Tell me about number {number}."} for number in range(6)]
 

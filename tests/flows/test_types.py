@@ -6,10 +6,13 @@ import base64
 import datetime
 import json
 import math
+import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,6 +34,7 @@ from pydantic import PrivateAttr
 from flows.authoring.parameters import flow
 from flows.authoring.preview import preview
 from flows.authoring.saving import collect, save
+from flows.engine.datasets import ROWS_PER_FILE, _same_numbers  # pyright: ignore[reportPrivateUsage]
 from flows.engine.graph import load
 from llms import AsyncLLM, ChatType, GenerateOutput, LLMError
 from tasks import (
@@ -44,6 +48,7 @@ from tasks import (
     StepOutput,
     Task,
     TextGeneration,
+    UnreadableAnswerError,
 )
 from tasks.steps import METADATA
 from tasks.typing import FormattedInput, Row
@@ -237,6 +242,48 @@ def test_what_a_step_gives_that_cant_be_kept_fails_its_row_and_no_other(storage:
     assert "odd: expected whole characters, got half of one" in errors[2]["message"]
 
 
+class HalfSaid(Echo):
+    """Refuses a row in half a character, by an error of the kind that it has."""
+
+    _error: type[Exception] = PrivateAttr(default=LLMError)
+
+    def __init__(self, error: type[Exception], **fields: Any) -> None:
+        super().__init__(**fields)
+        self._error = error
+
+    async def agenerate(self, input: Any, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:
+        if input[-1]["content"] == "half":
+            raise self._error("no answer to half \ud83d")
+        return await super().agenerate(input, num_generations)
+
+
+class HalfRead(TextGeneration):
+    """Says in half a character what it can't read."""
+
+    def format_output(self, output: str | None, input: Row) -> Row:
+        if output == "half":
+            raise UnreadableAnswerError(f"no answer to {output} \ud83d")
+        return super().format_output(output, input)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TextGeneration(name="ask", llm=HalfSaid(LLMError)),
+        TextGeneration(name="ask", llm=HalfSaid(ValueError)),
+        HalfRead(name="ask", llm=Echo()),
+    ],
+    ids=["the model's error", "another error", "the parser's error"],
+)
+def test_half_a_character_in_an_error_fails_its_row_and_no_other(storage: Path, task: TextGeneration) -> None:
+    rows = [{"instruction": text} for text in ("a", "half", "b")]
+
+    made = collect(load(rows).map(task), max_failed_rows=1)
+
+    assert made["generation"][:] == ["a", None, "b"]
+    assert made[1][METADATA]["error_ask"]["message"].startswith("no answer to half \N{REPLACEMENT CHARACTER}")
+
+
 # What the source says of its columns
 
 
@@ -262,7 +309,6 @@ def typed() -> Dataset:
         binary=Value("binary"),
         day=Value("date32"),
         at=Value("timestamp[ms, tz=Europe/Berlin]"),
-        nano=Value("timestamp[ns]"),
         time=Value("time64[us]"),
         span=Value("duration[s]"),
         price=Value("decimal128(10, 2)"),
@@ -288,7 +334,6 @@ def typed() -> Dataset:
         "binary": b"\x00\xff",
         "day": datetime.date(2026, 1, 2),
         "at": moment.replace(microsecond=0, tzinfo=datetime.UTC),
-        "nano": moment,
         "time": datetime.time(1, 2, 3, 4),
         "span": datetime.timedelta(days=1),
         "price": Decimal("1.50"),
@@ -352,6 +397,138 @@ def test_types_that_datasets_lacks_come_through_as_the_nearest_that_it_has(stora
 
     assert made["tags"][:] == [{"k": 1}, {}, None]
     assert (made.features["tags"], made.features["kind"]) == (Json(), Value("string"))
+
+
+MAP = pa.map_(pa.string(), pa.int64())
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(MAP), pa.large_list(MAP), pa.list_(MAP, 1), pa.list_(pa.struct([("m", MAP)]), 1)], ids=str
+)
+def test_maps_in_lists_of_any_kind_come_through_as_json(storage: Path, tmp_path: Path, kind: pa.DataType) -> None:
+    inner: Any = {"m": [("k", 1)]} if pa.types.is_struct(kind.value_type) else [("k", 1)]
+    tags = pa.array([[inner], None], kind)
+    pq.write_table(pa.table({"instruction": ["x", "y"], "tags": tags}), tmp_path / "given.parquet")
+
+    made = collect(load(LoadDataFromFileSystem(data_files=f"{tmp_path}/given.parquet")).map(TextGeneration(llm=Echo())))
+
+    assert made["tags"][:] == [[{"m": {"k": 1}} if isinstance(inner, dict) else {"k": 1}], None]
+    there: Any = made.features["tags"]
+    assert there.feature == ({"m": Json()} if isinstance(inner, dict) else Json())
+    assert getattr(there, "length", -1) == getattr(kind, "list_size", -1)
+
+
+def test_a_cast_to_another_structure_is_told_apart_and_fails_nothing() -> None:
+    struct, text = pa.array([{"a": 1.5}]), pa.array(["x"])
+
+    assert not _same_numbers(struct, text)
+    assert not _same_numbers(pa.array([[1.5]], pa.large_list(pa.float64())), text)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.timeout(60)
+def test_deep_dicts_make_a_dataset_of_several_files_at_once_still_on_disk(storage: Path) -> None:
+    given = Dataset.from_list([{"deep": None}, {"deep": nested(40)}])
+    rows = 2 * ROWS_PER_FILE
+
+    made = collect(load(given.select([0] * (rows - 1) + [1])))
+
+    assert len(made) == rows
+    assert len(made.cache_files) > 1
+    assert made.features == given.features
+    assert made[rows - 1] == {"deep": nested(40)}
+    assert len(pickle.dumps(made)) < rows
+
+
+KINDS_OF_TIME: dict[str, tuple[Callable[[str], pa.DataType], Callable[[int], Any]]] = {
+    "timestamp": (lambda unit: pa.timestamp(unit, "Europe/Berlin"), lambda value: value),
+    "duration": (pa.duration, lambda value: value),
+    "time": (pa.time64, lambda value: value),
+    "struct": (lambda unit: pa.struct([("t", pa.timestamp(unit))]), lambda value: {"t": value}),
+    "list": (lambda unit: pa.list_(pa.time64(unit)), lambda value: [value, None]),
+    "large list": (lambda unit: pa.large_list(pa.duration(unit)), lambda value: [value]),
+    "fixed list": (lambda unit: pa.list_(pa.duration(unit), 1), lambda value: [value]),
+}
+
+
+def parquet_of(table: pa.Table, folder: Path) -> Any:
+    pq.write_table(table, folder / "given.parquet")
+    return LoadDataFromFileSystem(data_files=f"{folder}/given.parquet")
+
+
+def disk_of(table: pa.Table, folder: Path) -> Any:
+    Dataset(table).save_to_disk(folder / "given")
+    return LoadDataFromDisk(dataset_path=f"{folder}/given")
+
+
+SOURCES_OF_TABLES: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "parquet": parquet_of,
+    "disk": disk_of,
+    "dataset": lambda table, _: Dataset(table),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES_OF_TABLES)
+@pytest.mark.parametrize("kind", KINDS_OF_TIME)
+def test_times_of_whole_microseconds_come_through_as_such_and_others_are_refused_before_anything_is_asked(
+    storage: Path, tmp_path: Path, kind: str, source: str
+) -> None:
+    type_of, value_of = KINDS_OF_TIME[kind]
+    questions = [f"q{place}" for place in range(201)]
+    llm = Echo()
+
+    def made_of(last: int) -> Dataset:
+        at = pa.array([value_of(each) for each in [None, *[5_000] * 199, last]], type_of("ns"))
+        table = pa.table({"instruction": questions, "at": at})
+        return collect(load(SOURCES_OF_TABLES[source](table, tmp_path)).map(TextGeneration(llm=llm)))
+
+    with pytest.raises(SourceError, match=r", column 'at': times end at microseconds here.* 5001\)\. Round them"):
+        made_of(5_001)
+    assert llm.asked == []
+
+    made = made_of(7_000)
+    expected = pa.array([value_of(each) for each in [None, *[5] * 199, 7]], type_of("us"))
+    assert made.data["at"].type == expected.type
+    assert made.data["at"].to_pylist() == expected.to_pylist()
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "object"])
+def test_a_frames_time_with_nanoseconds_is_refused_and_one_without_comes_through(storage: Path, dtype: str) -> None:
+    llm = Echo()
+
+    def made_of(moment: str) -> Dataset:
+        frame = pd.DataFrame({"instruction": ["q"], "at": pd.Series([pd.Timestamp(moment)], dtype=dtype)})
+        return collect(load(frame).map(TextGeneration(llm=llm)))
+
+    with pytest.raises(SourceError, match=r"column 'at'.* microseconds.* [Rr]ound"):
+        made_of("2026-01-02 03:04:05.123456789")
+    assert llm.asked == []
+    made = made_of("2026-01-02 03:04:05.123456000")
+    assert made.features["at"] == Value("timestamp[us]")
+    assert made["at"][0] == datetime.datetime(2026, 1, 2, 3, 4, 5, 123456)
+
+
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-01-02 03:04:05.123456789"), {"n": [pd.Timedelta(1500)]}], ids=str)
+def test_nanoseconds_of_rows_given_in_python_are_refused(storage: Path, value: Any) -> None:
+    with pytest.raises(SourceError, match=r"row 0 .*, column 'at': expected a time that ends at microseconds"):
+        collect(load([{"instruction": "q", "at": value}]).map(TextGeneration(llm=Echo())))
+
+
+@pytest.mark.parametrize("source", SOURCES_OF_TABLES)
+def test_a_preview_looks_at_the_times_of_its_rows_alone(storage: Path, tmp_path: Path, source: str) -> None:
+    at = pa.array([5_000] * 10 + [5_001], pa.duration("ns"))
+    table = pa.table({"instruction": [f"q{place}" for place in range(11)], "at": at})
+    given = SOURCES_OF_TABLES[source](table, tmp_path)
+
+    assert load(given).node.step.read_types(10) is not None
+    with pytest.raises(SourceError, match="column 'at'"):
+        load(given).node.step.read_types(11)
 
 
 class Relabel(Step):

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from pydantic import PrivateAttr
 
 import tasks
@@ -137,6 +138,16 @@ CHATS: dict[str, Any] = {
     "half": [{"role": "user", "content": HALF}],
     "no parts": [{"role": "user", "content": []}],
     "half in a part": [{"role": "user", "content": [{"type": "text", "text": HALF}]}],
+    "no text in a part": [{"role": "user", "content": [{"type": "text", "text": None}]}],
+    "blank in a part": [{"role": "user", "content": [{"type": "text", "text": " "}, {"type": "image_url"}]}],
+    "empty calls": [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "user", "content": "a text"}],
+    **{
+        f"calls that are {calls!r}": [
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "c", "content": "x"},
+        ]
+        for calls in ("[]", 5, ["c"], [None], {"id": "c"})
+    },
     "half in a call": [
         {"role": "assistant", "content": None, "tool_calls": [{"id": HALF}]},
         {"role": "tool", "tool_call_id": "c", "content": "x"},
@@ -510,3 +521,31 @@ def test_half_a_character_fails_its_row_alone() -> None:
     failure = failure_in(made[1])
     assert failure is not None
     assert "instruction: expected whole characters, got half of one at character 18" in failure["message"]
+
+
+def test_what_a_table_adds_to_chats_isnt_sent() -> None:
+    call: Row = {"id": "c", "type": "function", "function": {"name": "w", "arguments": "{}"}}
+    parts = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": "https://e.org/a.png"}}]
+    chats: list[Any] = [
+        [{"role": "user", "content": parts}],
+        [
+            {"role": "user", "content": "Sunny?"},
+            {"role": "assistant", "content": None, "tool_calls": [call, {**call, "index": 1}]},
+            *({"role": "tool", "content": "yes", "tool_call_id": "c"} for _ in range(2)),
+        ],
+        [
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": {"arguments": {"x": None}}}]},
+            {"role": "tool", "content": "yes", "tool_call_id": "c"},
+        ],
+    ]
+    step = ChatGeneration(llm=Asked())
+    # The table of each chat has the keys of its messages in all of them.
+    padded = [Dataset.from_list([{"messages": chat}])[0] for chat in chats[:2]]
+    assert '"image_url": null' in json.dumps(padded[0])
+    assert '"index": null' in json.dumps(padded[1])
+    empty = [{**each, "tool_calls": each.get("tool_calls", [])} for each in chats[1]]
+    unpadded = {"messages": chats[2]}
+
+    rows_of(step, [*padded, {"messages": empty}, unpadded])
+
+    assert asked_by(step) == [*chats[:2], chats[1], chats[2]]

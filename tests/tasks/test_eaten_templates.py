@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from llms import OpenAILLM, ParameterError
 from tasks import PrepareExamples, TextGeneration
 from tasks.sources.sampled_columns import TemplateColumn
+from tasks.templates import checked
 
 
 def text_generation(template: str) -> Any:
@@ -79,6 +80,54 @@ def test_a_loop_that_prints_nothing_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match=r"a loop of the template .* prints nothing\. .* write \{\{ \(each\) \}\}"):
         text_generation(eaten(template.replace("(each)", "each")))
     assert eaten(template) == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for each in instruction %}- {{ each }}\n{% endfor %}",
+        "{% for each in instruction %}{% if not loop.first %}, {% endif %}{{ each }}{% endfor %}",
+        "{% for key, each in instruction.items() %}{{ key }}: {{ each }}\n{% endfor %}",
+    ],
+)
+def test_a_loop_that_doesnt_read_what_it_goes_through_is_refused_with_the_way_out(template: str) -> None:
+    with pytest.raises(ValueError, match=r"doesn't read '\w+', .* write \{\{ \(\w+\) \}\}\. If it's meant, call it _"):
+        checked(eaten(template))
+    assert checked(template) == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if notes %}Notes: {{ notes }}{% endif %}",
+        "{% if notes %}Notes: {{ notes }}. {% endif %}{{ (instruction) }}",
+        "{% if other and notes %}Notes:\n{{ notes }}\n{% endif %}{{ (other) }}",
+        "{{ (instruction) }}{% if notes %}: {{ notes }}{% endif %}",
+        '{% if notes %}In "{{ notes }}{% endif %}',
+        "{% if instruction %}{{ (instruction) }}{% elif notes %}As in ({{ notes }}{% endif %}",
+    ],
+)
+def test_a_text_that_waits_for_a_column_that_is_looked_at_alone_is_refused_with_the_way_out(template: str) -> None:
+    with pytest.raises(ValueError, match=r"there is 'notes', and reads that nowhere\. .* write \{\{ \(notes\) \}\}"):
+        checked(eaten(template))
+    assert checked(template) == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for _ in instruction %}- \n{% endfor %}",
+        "{% for key, each in instruction.items() %}{{ key }}\n{% endfor %}",
+        "{% if formal %}Be formal. {% endif %}{{ instruction }}",
+        '{% if formal %}Answer [] or "no" :){% endif %}{{ instruction }}',
+        "{% if named %}{{ name }}: {% endif %}{{ instruction }}",
+        "{% if named %}({% endif %}{{ name }}{% if named %}){% endif %}",
+        "{% if formal %}A formal letter on: {% else %}A letter on: {% endif %}{{ instruction }}",
+        "{% if formal %}A formal letter on{{ ':' }}{% endif %} {{ instruction }}",
+    ],
+)
+def test_what_is_looked_at_or_counted_and_not_read_is_taken(template: str) -> None:
+    assert checked(template) == template
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tasks import (
     SaveToFiles,
     TruncateTextColumn,
 )
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.targets.places import TargetError
 from tests.conftest import ROOT
 

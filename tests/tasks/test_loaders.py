@@ -24,7 +24,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Json, List, Value
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.registry import Source
-from tasks.sources.files import SourceError
+from tasks.sources.errors import SourceError
 from tasks.sources.loaders import (
     LoadDataFromDicts,
     LoadDataFromDisk,

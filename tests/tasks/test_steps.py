@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tasks import ExpandColumns, FormatTextGenerationSFT, JudgeAgreement, KeepColumns, Step, TruncateTextColumn
+from llms import OpenAILLM, ParameterError
+from tasks import (
+    ExpandColumns,
+    FormatTextGenerationSFT,
+    JudgeAgreement,
+    KeepColumns,
+    Step,
+    TextGeneration,
+    TruncateTextColumn,
+)
 
 TEXT: dict[str, Any] = {"generation": "High tide.", "text": "mine"}
 
@@ -95,3 +104,25 @@ def test_rows_that_a_step_gives_without_a_list_around_them_are_taken(step: Step)
     rows = [{"number": 1}, {"number": 2}]
 
     assert step.apply(rows) == [{"number": 1, "double": 2}, {"number": 2, "double": 4}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("name", "half \ud83d", "character 5 of 'half"),
+        ("system_prompt", "x" * 500 + "\ud83d", "character 500 of 'xxx"),
+        ("template", "{{ instruction }} \udc00", "character 18 of"),
+        ("input_mappings", {"instruction": "half \ud83d"}, "character 5 of 'half"),
+        ("examples", [{"instruction": "half \ud83d", "generation": "x"}], "character 5 of 'half"),
+    ],
+    ids=["name", "system_prompt", "template", "input_mappings", "examples"],
+)
+def test_half_a_character_in_a_parameter_is_refused_with_its_place(field: str, value: Any, place: str) -> None:
+    said = f"{field}: expected whole characters, got half of one at {place}"
+    llm = OpenAILLM(model="m", api_key="a-key")
+
+    with pytest.raises(ValueError, match=said):
+        TextGeneration(llm=llm, **{field: value})
+    if field != "name":
+        with pytest.raises(ParameterError, match=said):
+            TextGeneration(llm=llm).merged({field: value})
