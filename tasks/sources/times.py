@@ -78,7 +78,7 @@ def check_times(tables: Iterable[Any], source: str, rows: int | None) -> None:
     """`whole_times` of the first `rows`, or of all. Raises SourceError."""
     for table in tables:
         whole_times(table.slice(0, rows), source)
-        if rows is not None:
-            rows -= table.num_rows
-            if rows <= 0:
-                return
+        left = None if rows is None else rows - int(table.num_rows)
+        if left is not None and left <= 0:
+            return
+        rows = left
