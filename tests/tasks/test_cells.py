@@ -362,7 +362,11 @@ def test_the_table_has_every_task_and_every_column_that_it_reads() -> None:
     assert set(asking) <= set(tabled)
     # Lists of settings, checked by their own types.
     apart = {"ArgillaLabeller": {"fields", "question", "example_records"}, "PrometheusEval": {"generation"}}
-    marks = {"APIGenSemanticChecker": {"keep_row_after_execution_check"}}
+    of_examples = ("TextRetrievalData", "ShortTextMatchingData", "LongTextMatchingData", "TextClassificationData")
+    marks = {
+        "APIGenSemanticChecker": {"keep_row_after_execution_check"},
+        **{f"Generate{name}": {"number"} for name in of_examples},
+    }
     for name, (make, _) in ALL.items():
         short = name.partition(" ")[0]
         columns = set(make().inputs) - apart.get(short, set()) - marks.get(short, set())
