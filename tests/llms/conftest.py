@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def fresh_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of earlier tests' jobs: a provider may have got the port that one of theirs had."""
+    monkeypatch.setattr("llms.submissions._by_account", {})
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds for which the code under test waits, as it asks for them: a slow machine makes them no longer."""
