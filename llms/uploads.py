@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from llms.errors import (
     AuthenticationError,
     BadRequestError,
+    IncompleteResultsError,
     LLMError,
     ModelNotFoundError,
     OverloadedError,
@@ -41,6 +42,25 @@ def is_unknown_file(error: LLMError) -> bool:
 def is_not_there(error: LLMError) -> bool:
     """Whether a provider doesn't know the file that was to be read: with 404, or in words."""
     return isinstance(error, ModelNotFoundError) or is_unknown_file(error)
+
+
+@contextmanager
+def expected_results(said: str, ended: float = 0.0) -> Generator[None]:
+    """Within it the results of a job that has ended are read, which may not be found yet.
+
+    Args:
+        said: what isn't found, in words.
+        ended: when the job ended, in seconds since 1970; 0 where that isn't known.
+
+    Raises:
+        IncompleteResultsError: the provider doesn't know them.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        if not is_not_there(error):
+            raise
+        raise IncompleteResultsError(said, ended=ended, gone=error) from None
 
 
 async def job_of_file(create: Callable[[], Awaitable[T]], delete: Callable[[], Awaitable[None]] | None = None) -> T:

@@ -64,7 +64,7 @@ from llms.reading import (
 from llms.service import ServiceLLM
 from llms.structured_output import constrainable_schema, schema_name
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
-from llms.uploads import REFUSALS, is_not_there
+from llms.uploads import expected_results
 from llms.usage import anthropic_usage, billed, token_counts
 
 logger = logging.getLogger(__name__)
@@ -312,7 +312,7 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
         # A gateway's address goes before the one in `results_url`. However long it takes, as long as something comes.
         timeout = aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=self.timeout)
         lines, line = 0, b"\n"
-        try:
+        with expected_results(f"the results of batch {job_id!r} aren't found", ended):
             async with self.sending("GET", f"{BATCHES}/{job_id}/results", timeout=timeout) as response:
                 async for line in lines_in(response.content.iter_chunked(CHUNK)):
                     if not line.strip():
@@ -321,11 +321,6 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
                     result = read_result(line, self.model)
                     if result is not None:
                         yield result
-        except REFUSALS as error:
-            if not is_not_there(error):
-                raise
-            said = f"the results of batch {job_id!r} aren't found"
-            raise IncompleteResultsError(said, ended=ended, gone=error) from None
         total = status_from(job).total
         if lines < total:
             missing = f"has {lines:,} of {total:,} results"

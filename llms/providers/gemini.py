@@ -37,7 +37,7 @@ from llms.providers.openai import CHAT, file_name, parse_answer
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.service import ServiceLLM
 from llms.typing import GenerateOutput
-from llms.uploads import REFUSALS, is_not_there, job_of_file
+from llms.uploads import expected_results, job_of_file
 
 VERSION = "/v1"
 JOBS_PER_PAGE = 100
@@ -152,7 +152,8 @@ class GeminiLLM(GeminiApi, GoogleLLM):  # pyright: ignore[reportIncompatibleMeth
         # However long it takes, as long as something comes.
         timeout = aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=self.timeout)
         path = f"/download{VERSION}/{place}:download?alt=media"
-        try:
+        said = f"the file {place!r} of batch {job_id!r} isn't found; such files are kept for two days"
+        with expected_results(said, ended):
             async with self.sending("GET", path, timeout=timeout) as response:
                 async for line in lines_in(response.content.iter_chunked(CHUNK)):
                     if not line.strip():
@@ -161,11 +162,6 @@ class GeminiLLM(GeminiApi, GoogleLLM):  # pyright: ignore[reportIncompatibleMeth
                     result = read_result(line, self.model)
                     if result is not None:
                         yield result
-        except REFUSALS as error:
-            if not is_not_there(error):
-                raise
-            said = f"the file {place!r} of batch {job_id!r} isn't found; such files are kept for two days"
-            raise IncompleteResultsError(said, ended=ended, gone=error) from None
         counted = status.total if status.status == "succeeded" else 0
         if lines < counted or (not line.endswith(b"\n") and not object_in(line.decode("utf-8", "replace"))):
             raise IncompleteResultsError(f"batch {job_id!r} has {lines:,} of {counted:,} results", ended=ended)

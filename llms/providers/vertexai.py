@@ -50,7 +50,7 @@ from llms.providers.openai import CHAT, file_name, parse_answer
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.secrets import know
 from llms.typing import GenerateOutput
-from llms.uploads import REFUSALS, is_not_there, job_of_file
+from llms.uploads import expected_results, job_of_file
 
 VERSION = "/v1beta1"
 PROJECT_VARIABLE, LOCATION_VARIABLE = "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"
@@ -286,18 +286,13 @@ class VertexAILLM(GoogleLLM):
         folder = output_folder(job)
         lines = 0
         if folder:
-            try:
+            with expected_results(f"the results of batch {job_id!r} aren't found in {folder!r}", ended):
                 async for name in self._files_in(folder):
                     async for line in self._lines(name):
                         lines += bool(line.strip())
                         result = read_result(line, self.model)
                         if result is not None:
                             yield result
-            except REFUSALS as error:
-                if not is_not_there(error):
-                    raise
-                said = f"the results of batch {job_id!r} aren't found in {folder!r}"
-                raise IncompleteResultsError(said, ended=ended, gone=error) from None
         counted = status.answered + status.refused
         if lines < counted or (not folder and status.status in {"succeeded", "partially_succeeded"}):
             gone = ModelNotFoundError(f"there are no results of batch {job_id!r} in {folder!r}") if not lines else None

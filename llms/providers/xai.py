@@ -34,7 +34,7 @@ from llms.providers.parameters import (
 )
 from llms.reading import count_in, list_in, object_in, seconds_of, text_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
-from llms.uploads import REFUSALS, is_not_there
+from llms.uploads import expected_results
 
 BATCHES = BatchDialect(keeps_metadata=True, several_answers=False)
 JOBS_PER_PAGE = 100
@@ -127,15 +127,11 @@ class XAILLM(ChatBatchesLLM):
         """The results of an ended job, in pages."""
         job = await self._get(f"{self.jobs_path}/{job_id}")
         counts, results, token = object_in(job.get("state")), 0, ""
+        ended = seconds_of(job.get("cancel_time"))
         while True:
             more = {"pagination_token": token} if token else {}
-            try:
+            with expected_results(f"the results of batch {job_id!r} aren't found", ended):
                 page = await self._get(f"{self.jobs_path}/{job_id}/results", limit=RESULTS_PER_PAGE, **more)
-            except REFUSALS as error:
-                if not is_not_there(error):
-                    raise
-                said = f"the results of batch {job_id!r} aren't found"
-                raise IncompleteResultsError(said, ended=seconds_of(job.get("cancel_time")), gone=error) from None
             for each in map(object_in, list_in(page.get("results"))):
                 results += 1
                 result = self._result(each)
@@ -147,7 +143,7 @@ class XAILLM(ChatBatchesLLM):
         counted = count_in(counts.get("num_success")) + count_in(counts.get("num_error"))
         if results < counted:
             said = f"batch {job_id!r} has {results:,} of {counted:,} results"
-            raise IncompleteResultsError(said, ended=seconds_of(job.get("cancel_time")))
+            raise IncompleteResultsError(said, ended=ended)
 
     def _result(self, given: Mapping[str, Any]) -> BatchResult:
         name, outcome = text_in(given.get("batch_request_id")), object_in(given.get("batch_result"))

@@ -256,7 +256,9 @@ NOT_FOUND = {"error": {"code": 404, "message": "File not found: file-1", "status
 
 @pytest.mark.parametrize("status", [404, 400])
 def test_results_that_are_not_found_yet_are_waited_for(api: Api, status: int) -> None:
-    class Late(api.stand_in):  # type: ignore[name-defined, misc]
+    stand_in: Any = api.stand_in
+
+    class Late(stand_in):
         """Its jobs have ended before their results are found."""
 
         is_late = False
@@ -285,7 +287,9 @@ def test_a_file_that_isnt_known_right_after_its_upload_is_tried_again(
 ) -> None:
     monkeypatch.setattr("llms.uploads.FILE_DELAYS", (0.01, 0.01))
 
-    class Slow(api.stand_in):  # type: ignore[name-defined, misc]
+    stand_in: Any = api.stand_in
+
+    class Slow(stand_in):
         """Doesn't know a file at first."""
 
         refusals = 0
