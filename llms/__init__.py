@@ -26,7 +26,7 @@ from llms.errors import (
 )
 from llms.images import ImageGenerationModel
 from llms.moved import find_moved
-from llms.parameters import ParameterError, RuntimeParameter
+from llms.parameters import ParameterError, RuntimeParameter, Unasked
 from llms.providers.anthropic import AnthropicLLM
 from llms.providers.azure import AzureOpenAILLM
 from llms.providers.inference_endpoints import InferenceEndpointsLLM
@@ -46,17 +46,20 @@ if TYPE_CHECKING:
     from llms.providers.cohere import CohereLLM
     from llms.providers.cohere_embeddings import CohereEmbeddings
     from llms.providers.dashscope import DashScopeLLM
+    from llms.providers.deepinfra import DeepInfraLLM
     from llms.providers.deepseek import DeepSeekLLM
     from llms.providers.fireworks import FireworksLLM
     from llms.providers.gemini import GeminiLLM
     from llms.providers.gemini_embeddings import GeminiEmbeddings
     from llms.providers.groq import GroqLLM
     from llms.providers.litellm import LiteLLM
+    from llms.providers.llama_cpp import LlamaCppLLM
     from llms.providers.llama_server import ClientLlamaCpp
     from llms.providers.lm_studio import ClientLMStudio
     from llms.providers.mistral import MistralLLM
     from llms.providers.mistral_embeddings import MistralEmbeddings
     from llms.providers.mixture_of_agents import MixtureOfAgentsLLM
+    from llms.providers.mlx import MlxLLM
     from llms.providers.moonshot import MoonshotLLM
     from llms.providers.nebius import NebiusLLM
     from llms.providers.ollama import OllamaLLM
@@ -67,12 +70,14 @@ if TYPE_CHECKING:
     from llms.providers.sambanova import SambaNovaLLM
     from llms.providers.sglang_server import ClientSGLang
     from llms.providers.together import TogetherLLM
+    from llms.providers.transformers import TransformersLLM
     from llms.providers.vertexai import VertexAILLM
+    from llms.providers.vllm import vLLM
     from llms.providers.vllm_server import ClientvLLM
     from llms.providers.xai import XAILLM
     from llms.providers.zai import ZAILLM
 
-find_moved("llms")
+find_moved(__name__)
 
 __all__ = [
     "LLM",
@@ -97,6 +102,7 @@ __all__ = [
     "ContentFilterError",
     "ContextLengthError",
     "DashScopeLLM",
+    "DeepInfraLLM",
     "DeepSeekLLM",
     "Embeddings",
     "ExpiredError",
@@ -114,10 +120,12 @@ __all__ = [
     "InvalidResponseError",
     "LLMError",
     "LiteLLM",
+    "LlamaCppLLM",
     "MistralEmbeddings",
     "MistralLLM",
     "MixtureOfAgentsLLM",
     "ModelNotFoundError",
+    "MlxLLM",
     "MoonshotLLM",
     "NebiusLLM",
     "OfflineBatchGenerationNotFinishedError",
@@ -140,18 +148,17 @@ __all__ = [
     "SambaNovaLLM",
     "SentenceTransformerEmbeddings",
     "TogetherLLM",
+    "TransformersLLM",
+    "Unasked",
     "VertexAILLM",
     "XAILLM",
     "ZAILLM",
+    "vLLM",
 ]
 
 
 # distilabel's classes of these names, as text: nothing of a server or a package is looked for.
 _elsewhere = {
-    **dict.fromkeys(
-        ("vLLM", "TransformersLLM", "LlamaCppLLM", "MlxLLM"),
-        "serve the model and speak to its server, {server}(model=..., base_url='{address}'), or write an LLM of yours",
-    ),
     **dict.fromkeys(
         ("vLLMEmbeddings", "LlamaCppEmbeddings"),
         "serve the model and speak to the server, OpenAIEmbeddings(model=..., base_url='{address}')",
@@ -159,13 +166,9 @@ _elsewhere = {
     "AnyscaleLLM": "Anyscale's service has ended; TogetherLLM and FireworksLLM serve what it did",
 }
 _addresses = {
-    "LlamaCppLLM": "http://localhost:8080/v1",
     "LlamaCppEmbeddings": "http://localhost:8080/v1",
-    "MlxLLM": "http://localhost:8080/v1",
 }
 
-
-_servers = {"vLLM": "ClientvLLM", "LlamaCppLLM": "ClientLlamaCpp"}
 
 # The providers' classes, by their names: imported when they're asked for.
 _providers = {
@@ -180,7 +183,6 @@ def __getattr__(name: str) -> Any:
     if name in _providers:
         return imported(_providers[name])
     if name not in _elsewhere:
-        raise AttributeError(f"module 'llms' has no attribute {name!r}")
-    address, server = _addresses.get(name, "http://localhost:8000/v1"), _servers.get(name, "OpenAILLM")
-    way = _elsewhere[name].format(address=address, server=server)
-    raise ImportError(f"there is no {name} here: {way}. deployments/guides/coming-from-distilabel.md has every class")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    way = _elsewhere[name].format(address=_addresses.get(name, "http://localhost:8000/v1"))
+    raise ImportError(f"there is no {name} here: {way}. docs/coming-from-distilabel.md has every class")

@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from llms.code import code_digest
 from llms.errors import LLMError, failure_of
 from llms.limits import Limiter, known_limiter, limiter_for, send
 from llms.loop import run_sync
+from llms.markup import Facts
 from llms.outages import OUTAGE_TIMEOUT
 from llms.outputs import exactly, first_generations, output_in, outputs_in, too_few
 from llms.parameters import (
-    Aside,
+    ONLY_TABS,
     Configurable,
+    Unasked,
     explain,
     for_form,
     import_path,
@@ -35,6 +46,7 @@ from llms.parameters import (
     unknown_name_message,
 )
 from llms.references import hidden, plain
+from llms.root import ROOT
 from llms.secrets import masked_values
 from llms.structured_output import json_schema_of
 from llms.typing import (
@@ -64,6 +76,14 @@ class LLM(Configurable, ABC):
 
     form_first = ("model",)
     form_last = ("provider",)
+    # The address too, in the tabs of all providers: a form would take one that hides it for another's.
+    form_more = ("base_url", "structured_output", "input_batch_size")
+
+    form_generation: ClassVar[tuple[str, ...]] = ("max_new_tokens", "temperature")
+    """The generation parameters that a flow's form shows first."""
+
+    mixes_schemas: ClassVar[bool] = False
+    """Whether one call of `generate` takes inputs of different schemas: each as `(chat, schema)`."""
 
     provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = (
         ""
@@ -77,7 +97,9 @@ class LLM(Configurable, ABC):
         Field(title="Structured output", description="A JSON schema (or pydantic class) that every answer must fit."),
     ] = None
     input_batch_size: Annotated[
-        int, Field(ge=1, title="Inputs per call", description="For engines that take several inputs at once."), Aside()
+        int,
+        Field(ge=1, title="Inputs per call", description="For engines that take several inputs at once."),
+        Unasked(),
     ] = 50
 
     _pending: list[_Pending] = PrivateAttr(default_factory=list["_Pending"])
@@ -97,6 +119,10 @@ class LLM(Configurable, ABC):
     def price_source(self) -> PriceSource | None:
         """Where the price of its requests is found. None, as here: it has none that is known."""
         return None
+
+    def identity(self) -> dict[str, Any]:
+        """What of this LLM decides its answers, as JSON values: the same in a clone and where it's installed."""
+        return {**super().identity(), "provider": self.provider.removeprefix(ROOT)}
 
     def addressee(self) -> dict[str, Any]:
         """Who is asked and with which parameters, as JSON values: what all its questions have in common.
@@ -198,21 +224,28 @@ class LLM(Configurable, ABC):
         Raises:
             LLMError: the request failed for good.
         """
-        pending = _Pending(given, num_generations, asyncio.get_running_loop().create_future())
-        self._pending.append(pending)
-        if len(self._pending) == 1:
+        prompt, schema = split_input(given)
+        schema = schema or self.structured_output
+        if schema and self.mixes_schemas:
+            prompt, schema = (prompt, plain(schema)), None
+        pending = _Pending(prompt, schema, num_generations, asyncio.get_running_loop().create_future())
+        with self._worker.lock:
+            self._pending.append(pending)
+            is_first = len(self._pending) == 1
+        if is_first:
             asyncio.get_running_loop().call_soon(self._flush)
         return await pending.output
 
     def _flush(self) -> None:
         """Hand what waits to the worker, one batch per call: the engine sees one call at a time."""
-        pending, self._pending = self._pending, []
+        with self._worker.lock:
+            pending, self._pending = self._pending, []
         for start in range(0, len(pending), self.input_batch_size):
             batch = pending[start : start + self.input_batch_size]
             self._worker.thread().submit(self._generate_batch, batch)
 
     def _generate_batch(self, batch: list[_Pending]) -> None:
-        for n, schema, group in _alike(batch, self.structured_output):
+        for n, schema, group in _alike(batch):
             try:
                 given = self.generate([each.prompt for each in group], num_generations=n, **self.keywords(schema))
                 outputs = outputs_in(given, self._generator(), len(group))
@@ -295,6 +328,11 @@ class LLM(Configurable, ABC):
             vars(self)["provider"] = import_path(type(self))
         return self
 
+    def _facts(self) -> Facts:
+        whom = {"provider": self.provider, "model": self.model_name}
+        settings = super()._facts()
+        return Facts(settings.kind, facts={**whom, **settings.facts, **whom})
+
     def merge_field(self, name: str, value: Any) -> Any:
         if name == "generation_kwargs" and isinstance(value, Mapping):
             return {**self.generation_kwargs, **cast("Mapping[str, Any]", value)}
@@ -302,21 +340,56 @@ class LLM(Configurable, ABC):
 
     @classmethod
     def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
-        arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
-        properties["generation_kwargs"] = {
-            **arguments.model_json_schema(ref_template="#/definitions/{model}"),
-            "title": properties["generation_kwargs"].get("title"),
-            "description": properties["generation_kwargs"].get("description"),
-        }
-        inner = cast("dict[str, dict[str, Any]]", properties["generation_kwargs"].get("properties", {}))
         given = cast("dict[str, Any]", cls.model_fields["generation_kwargs"].default or {})
+        field = properties["generation_kwargs"]
+        properties["generation_kwargs"] = {
+            **cls._generation_form(given),
+            "title": field.get("title"),
+            "description": field.get("description"),
+        }
+
+    @classmethod
+    def _generation_form(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON schema of the generation parameters, with what is `given` as defaults."""
+        arguments = signature_model(cls.generating_function(), NOT_PARAMETERS)
+        form = arguments.model_json_schema(ref_template="#/definitions/{model}")
+        inner = cast("dict[str, dict[str, Any]]", form.get("properties", {}))
         for position, name in enumerate(inner):
-            default = {"default": given[name]} if name in given else {}
+            default = {"default": hidden(given[name])} if name in given else {}
             title = {"title": name.replace("_", " ").capitalize()}
             inner[name] = {**for_form({**inner[name], **default}), **title, "position": position}
-        properties["generation_kwargs"].pop("required", None)
-        if properties["generation_kwargs"].get("additionalProperties") is False:
-            properties["generation_kwargs"] = names_told(properties["generation_kwargs"], inner)
+        form.pop("required", None)
+        return names_told(form, inner) if form.get("additionalProperties") is False else form
+
+    @classmethod
+    def folded_types(cls) -> dict[str, type[BaseModel]]:
+        return {"generation_kwargs": signature_model(cls.generating_function(), NOT_PARAMETERS)}
+
+    @classmethod
+    def fold_form(cls, properties: dict[str, dict[str, Any]], handler: GetJsonSchemaHandler) -> None:
+        """The usual generation parameters, and what the default sets, in one tab, and all of them in another."""
+        # One definition for all classes that generate by the same function.
+        whole = {"$ref": properties["generation_kwargs"]["$ref"]}
+        defined = handler.resolve_ref_schema(whole)
+        defined.clear()
+        defined.update(cls._generation_form({}), title="All")
+        cls.edit_form(properties)
+        field = properties["generation_kwargs"]
+        inner = cast("dict[str, dict[str, Any]]", field.get("properties", {}))
+        shown: dict[str, Any] = {word: field[word] for word in ("title", "description") if field.get(word)}
+        given = cast("dict[str, Any]", cls.model_fields["generation_kwargs"].default or {})
+        usual = {name: each for name, each in inner.items() if name in cls.form_generation or name in given}
+        if cls.form_special and set(cls.form_generation) & set(inner) and len(usual) < len(inner):
+            set_ones = {
+                name: {word: inner[name][word] for word in ("default", "position")} for name in given if name in inner
+            }
+            tabs = [
+                {"type": "object", "title": "Usual", "properties": usual},
+                {**whole, **({"properties": set_ones} if set_ones else {})},
+            ]
+            properties["generation_kwargs"] = {**shown, "anyOf": tabs, **ONLY_TABS, "if": True, "then": whole}
+        elif not given:
+            properties["generation_kwargs"] = {**whole, **shown}
 
     def get_runtime_parameters_info(self) -> list[dict[str, Any]]:
         info = [entry for entry in super().get_runtime_parameters_info() if entry["name"] != "generation_kwargs"]
@@ -338,23 +411,32 @@ class LLM(Configurable, ABC):
 class AsyncLLM(LLM):
     """A language model behind a service: one input per request, many requests at a time."""
 
+    form_more = (
+        "max_concurrent_requests",
+        "max_retries",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "shared_limit",
+        "outage_timeout",
+    )
+
     # One input per request.
-    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Unasked()] = 50
     max_concurrent_requests: Annotated[
-        int, Field(ge=1, title="Requests at a time", description="The most under way at once in a process."), Aside()
+        int, Field(ge=1, title="Requests at a time", description="The most under way at once in a process."), Unasked()
     ] = 100
     max_retries: Annotated[
-        int, Field(ge=0, title="Retries", description="Per request, for failures that may pass."), Aside()
+        int, Field(ge=0, title="Retries", description="Per request, for failures that may pass."), Unasked()
     ] = 6
     requests_per_minute: Annotated[
         float | None,
         Field(gt=0, title="Requests per minute", description="In a process. Empty: as the provider says."),
-        Aside(),
+        Unasked(),
     ] = None
     tokens_per_minute: Annotated[
         float | None,
         Field(gt=0, title="Tokens per minute", description="In a process. Empty: as the provider says."),
-        Aside(),
+        Unasked(),
     ] = None
     shared_limit: Annotated[
         str,
@@ -363,12 +445,12 @@ class AsyncLLM(LLM):
             description="Name of a limit on requests at a time that processes share, where there is one."
             " Empty: llm-PROVIDER-MODEL.",
         ),
-        Aside(),
+        Unasked(),
     ] = ""
     outage_timeout: Annotated[
         float,
         Field(ge=0, title="Outage timeout", description="Seconds that a provider which went away is waited for."),
-        Aside(),
+        Unasked(),
     ] = OUTAGE_TIMEOUT
 
     async def agenerate(self, input: FormattedInput, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:
@@ -378,11 +460,23 @@ class AsyncLLM(LLM):
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         return self.generate_outputs(inputs, num_generations, **kwargs)
 
-    async def answer(self, given: FormattedInput, num_generations: int = 1) -> GenerateOutput:
+    async def answer(
+        self,
+        given: FormattedInput,
+        num_generations: int = 1,
+        *,
+        before: int = 0,
+        keep: Callable[[GenerateOutput], None] | None = None,
+    ) -> GenerateOutput:
         """Answer one input, retrying what may pass.
 
         What comes is kept: a try for several generations that failed in part, or that gave fewer of them, asks for
         the rest alone. What was paid for nothing is in the output's `usage`, or in the error's.
+
+        Args:
+            before: generations that the input has of earlier calls: seeds are counted on.
+            keep: is given what came as soon as the rest has to be asked for again, and then all that follows. The
+                usage of these outputs adds up to that of the whole; the error's has only what is beside them.
 
         Raises:
             LLMError: the request failed for good.
@@ -391,7 +485,7 @@ class AsyncLLM(LLM):
         keywords = self.keywords(schema or self.structured_output)
         limiter = self.limiter()
         tokens = estimated_tokens(prompt, num_generations, keywords) if limiter.counts_tokens else 0.0
-        parts = _Parts(num_generations)
+        parts = _Parts(num_generations, before, keep)
 
         async def ask() -> None:
             wanted = parts.keywords(keywords)
@@ -400,6 +494,8 @@ class AsyncLLM(LLM):
             except LLMError as error:
                 parts.take_failure(error)
                 raise
+            finally:
+                parts.tell()
 
         try:
             for _ in range(1 + COMPLETIONS):
@@ -469,43 +565,69 @@ def estimated_tokens(prompt: FormattedInput, num_generations: int, keywords: Map
 class _Parts:
     """The generations that came for one input so far, and what was paid beside them."""
 
-    def __init__(self, num_generations: int) -> None:
+    def __init__(self, num_generations: int, before: int, keep: Callable[[GenerateOutput], None] | None) -> None:
         self._wanted = num_generations
+        self._before = before
+        self._keep = keep
         self._outputs: list[GenerateOutput] = []
+        self._told = 0
+        """How many of the outputs were given to `keep`."""
         self._wasted: list[Usage] = []
-        self._asked = 0
+        """Beside the outputs."""
 
     @property
     def missing(self) -> int:
         if any("embeddings" in output for output in self._outputs):
             return 0
-        return max(0, self._wanted - sum(len(output["generations"]) for output in self._outputs))
+        return max(0, self._wanted - self._got)
+
+    @property
+    def _got(self) -> int:
+        return sum(len(output["generations"]) for output in self._outputs)
 
     def keywords(self, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
         """The keywords of the next request: with another seed, where some generations came of the earlier ones."""
-        seed = keywords.get("seed")
-        self._asked += 1
-        if not self._outputs or not isinstance(seed, int):
+        seed, got = keywords.get("seed"), self._before + self._got
+        if not got or not isinstance(seed, int):
             return keywords
-        return {**keywords, "seed": seed + (self._asked - 1) * self._wanted}
+        # No request for several counts on so far.
+        return {**keywords, "seed": seed + got * (self._before + self._wanted)}
 
     def take(self, output: GenerateOutput) -> None:
-        self._outputs.append(output)
+        if output["generations"] or "embeddings" in output:
+            self._outputs.append(output)
+        else:
+            self._wasted += usage_of(output)
 
     def take_failure(self, error: LLMError) -> None:
-        self._outputs += error.beside
+        for output in error.beside:
+            self.take(output)
         self._wasted += error.usage
 
+    def tell(self) -> None:
+        """Give `keep` what came since it was given something, if some is missing, or some was given."""
+        if self._keep is None or not (self.missing or self._told):
+            return
+        for place in range(self._told, len(self._outputs)):
+            output = masked_values(self._outputs[place])
+            if self._wasted:
+                output = output.copy()
+                output["usage"] = [*self._wasted, *usage_of(output)]
+                self._wasted = []
+            self._outputs[place] = output
+            self._keep(output)
+        self._told = len(self._outputs)
+
     def usage(self) -> list[Usage]:
-        """Of all requests, whatever came of them."""
-        return [*self._wasted, *(usage for output in self._outputs for usage in usage_of(output))]
+        """Of all requests, but those for outputs that are kept."""
+        return [*self._wasted, *(usage for output in self._outputs[self._told :] for usage in usage_of(output))]
 
     def output(self) -> GenerateOutput:
         """As many generations as were wanted."""
         whole = self._outputs[0] if len(self._outputs) == 1 else combined(self._outputs)
         if self._wasted:
             whole = whole.copy()
-            whole["usage"] = self.usage()
+            whole["usage"] = [*self._wasted, *usage_of(whole)]
         return whole if "embeddings" in whole else first_generations(whole, self._wanted)
 
 
@@ -514,12 +636,15 @@ class _Worker:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
+        self.lock = threading.Lock()
+        """Of what waits for the thread as well: inputs may arrive on several event loops."""
 
     def thread(self) -> ThreadPoolExecutor:
         """Started when there is work for it."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
-        return self._executor
+        with self.lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
+            return self._executor
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Worker)
@@ -533,8 +658,10 @@ class _Worker:
 class _Pending:
     """An input that waits for its output."""
 
-    def __init__(self, given: FormattedInput, num_generations: int, output: asyncio.Future[GenerateOutput]) -> None:
-        self.prompt, self.schema = split_input(given)
+    def __init__(
+        self, prompt: Any, schema: JSONSchema | None, num_generations: int, output: asyncio.Future[GenerateOutput]
+    ) -> None:
+        self.prompt, self.schema = prompt, schema
         self.num_generations = num_generations
         self.output = output
 
@@ -545,11 +672,11 @@ class _Pending:
             loop.call_soon_threadsafe(_resolve, self.output, value)
 
 
-def _alike(batch: list[_Pending], schema: JSONSchema | None) -> list[tuple[int, JSONSchema | None, list[_Pending]]]:
+def _alike(batch: list[_Pending]) -> list[tuple[int, JSONSchema | None, list[_Pending]]]:
     """The batch in groups that one call of `generate` can answer."""
     groups: list[tuple[int, JSONSchema | None, list[_Pending]]] = []
     for each in batch:
-        wanted = (each.num_generations, each.schema or schema)
+        wanted = (each.num_generations, each.schema)
         group = next((members for n, s, members in groups if (n, s) == wanted), None)
         if group is None:
             groups.append((*wanted, [each]))

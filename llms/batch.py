@@ -41,7 +41,7 @@ from llms.limits import Limiter, limiter_for, send
 from llms.loop import run_sync
 from llms.model_names import is_other_model
 from llms.outputs import exactly
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.reading import LARGEST, count_in, list_in, object_in
 from llms.secrets import masked, masked_values
 from llms.submissions import submissions_of
@@ -156,6 +156,22 @@ class JobFile:
             while part := stream.read(PART):
                 yield part
 
+    def as_list(self, before: bytes, after: bytes) -> tuple[int, AsyncIterator[bytes]]:
+        """The lines as the members of a JSON list, for a body that holds them: its length in bytes, and its parts.
+
+        Args:
+            before: the body up to the list's first member.
+            after: from its last one on.
+        """
+        return len(before) + self.size + len(self.custom_ids) - 1 + len(after), self._members(before, after)
+
+    async def _members(self, before: bytes, after: bytes) -> AsyncIterator[bytes]:
+        with self.path.open("rb") as stream:
+            while lines := stream.readlines(PART):
+                yield before + b",".join(lines)
+                before = b","
+        yield after
+
     def only(self, wanted: Callable[[str], bool]) -> JobFile | None:
         """The requests whose `custom_id`s are `wanted`; None where none is."""
         keep = list(map(wanted, self.custom_ids))
@@ -244,6 +260,8 @@ RESULTS_WITH_MARKS = 20
 class OfflineBatchLLM(AsyncLLM):
     """A service with a batch API: cheaper answers, within a day."""
 
+    form_more = ("offline_batch_generation_block_until_done", "batch_token_quota", "batch_tries", "ready_by")
+
     batch_limits: ClassVar[BatchLimits]
     batch_price: ClassVar[float] = 0.5
     """What a batch costs, as a share of the price online."""
@@ -251,16 +269,16 @@ class OfflineBatchLLM(AsyncLLM):
     use_offline_batch_generation: Annotated[
         bool,
         Field(title="Offline batches", description="Send requests as batch jobs: cheaper, answered within a day."),
-        Aside(),
+        Unasked(),
     ] = False
     offline_batch_generation_block_until_done: Annotated[
         int | None,
         Field(
             ge=1,
             title="Wait for batches",
-            description="Keep the process waiting for its batches, looking every so many seconds.",
+            description="Keep the process waiting for its batches, polling every so many seconds.",
         ),
-        Aside(),
+        Unasked(),
     ] = None
     batch_token_quota: Annotated[
         int | None,
@@ -269,17 +287,27 @@ class OfflineBatchLLM(AsyncLLM):
             title="Enqueued tokens",
             description="The most tokens that your account may have in its open batches, where that is limited.",
         ),
-        Aside(),
+        Unasked(),
     ] = None
     batch_tries: Annotated[
         int,
         Field(ge=1, title="Batch tries", description="Jobs that a request may go into, until one answers it."),
-        Aside(),
+        Unasked(),
     ] = 3
+    ready_by: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            title="Ready by",
+            description="Hours after the run began. What no job has answered by then is asked online, at its price, and"
+            " what the jobs still hold is cancelled.",
+        ),
+        Unasked(),
+    ] = None
     jobs_ids: Annotated[
         tuple[str, ...] | None,
         Field(exclude=True, description="The jobs of the latest call's inputs; None before the first call."),
-        Aside(),
+        Unasked(),
     ] = None
 
     _own_jobs: tuple[str, ...] | None = PrivateAttr(default=None)
@@ -495,10 +523,10 @@ class OfflineBatchLLM(AsyncLLM):
                 raise error.gone from None
         return found, True
 
-    async def look(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def call_briefly(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask the provider for something that can be asked for again, with retries.
 
-        A provider that is away isn't waited for longer: whoever waits for its jobs looks again later.
+        A provider that is away isn't waited for longer: whoever waits for its jobs polls again later.
         """
         most = self.max_concurrent_requests
         limiter = limiter_for(
@@ -511,13 +539,13 @@ class OfflineBatchLLM(AsyncLLM):
     ) -> tuple[list[JobStatus], dict[str, GenerateOutput | LLMError]]:
         """How jobs ended, and the outcomes of their requests by key."""
         while True:
-            statuses = list(await asyncio.gather(*(self.look(partial(self.job_status, job)) for job in jobs)))
+            statuses = await self._statuses(jobs)
             if all(status.state != "waiting" for status in statuses):
                 outcomes: dict[str, GenerateOutput | LLMError] = {}
                 every = True
                 for status in statuses:
                     if status.state == "ended":
-                        found, whole = await self.look(partial(self._outcomes, status.id))
+                        found, whole = await self.call_briefly(partial(self._outcomes, status.id))
                         submissions_of(self.account).note(dict.fromkeys(found, status.id))
                         every = every and whole
                         for key, outcome in found.items():
@@ -527,6 +555,16 @@ class OfflineBatchLLM(AsyncLLM):
             if self.offline_batch_generation_block_until_done is None:
                 raise OfflineBatchGenerationNotFinishedError(jobs)
             await asyncio.sleep(self.offline_batch_generation_block_until_done)
+
+    async def _statuses(self, jobs: Sequence[str]) -> list[JobStatus]:
+        """How jobs stand. Raises LLMError, and no look goes on then."""
+        looks = [asyncio.ensure_future(self.call_briefly(partial(self.job_status, job))) for job in jobs]
+        try:
+            return list(await asyncio.gather(*looks))
+        except BaseException:
+            for look in looks:
+                look.cancel()
+            raise
 
     def request_keys(self, inputs: Sequence[FormattedInput], num_generations: int) -> list[list[str]]:
         """The `custom_id`s of the requests that each input is sent as."""

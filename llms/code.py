@@ -9,6 +9,8 @@ import textwrap
 import types
 from functools import cache
 
+from llms.root import ROOT
+
 
 def digest_of_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -76,6 +78,9 @@ def _text(tree: ast.Module, *, docstrings: bool) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             node.body = node.body if docstrings else node.body[1:]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # The same code, whether it's written for a clone or for what is installed.
+            node.module = node.module.removeprefix(ROOT)
     # Not `ast.dump`, which looks otherwise in each version of Python.
     return ast.unparse(tree)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from llms.base import LLM, bare_texts
 from llms.errors import BadRequestError, InvalidResponseError, KeptError
 from llms.outputs import outputs_in
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.reading import list_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, TokenCounts
 
@@ -34,7 +34,7 @@ class Embeddings(LLM):
         [[3.0, 1.0], [9.0, 1.0]]
     """
 
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     def encode(self, inputs: list[str], **kwargs: Any) -> list[list[float]]:
         """The vector of each text, in their order.

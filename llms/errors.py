@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import TypedDict
 
 from llms.reading import whole_text
+from llms.root import FOLDER, PACKAGES, ROOT
 from llms.secrets import masked
 
 if TYPE_CHECKING:
@@ -26,10 +27,9 @@ LONGEST_MESSAGE = 2000
 """Characters of what is kept of a failure with each row: some servers repeat the prompt, or send a page."""
 
 MISTAKES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NameError)
-_ROOT = Path(__file__).resolve().parent.parent
 NOT_A_USERS = (
     "<",
-    *(f"{_ROOT / package}/" for package in ("llms", "tasks", "flows")),
+    *(f"{FOLDER / ROOT.rstrip('.') / package}/" for package in PACKAGES),
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
 )
 """What the names of files begin with that aren't of a user's own: ours, Python's, and installed ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import re
 import shlex
@@ -55,11 +56,19 @@ def how_to_install(extra: str) -> str:
 
     In a clone there's no package `stillflow` to install it with: there it names the extra's packages.
     """
-    requirements = [f"stillflow[{extra}]"]
+    return pip_install(*(declared()[extra] if PROJECT.exists() else [f"stillflow[{extra}]"]))
+
+
+def declared() -> dict[str, list[str]]:
+    """What the project requires, under "", and what each of its extras does: of a clone, or of what is installed."""
     if PROJECT.exists():
         project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-        requirements = project["optional-dependencies"][extra]
-    return _pip_install(*requirements)
+        return {"": project["dependencies"], **project["optional-dependencies"]}
+    found: dict[str, list[str]] = {}
+    for each in importlib.metadata.requires("stillflow") or []:
+        requirement, _, extra = each.partition("; extra == ")
+        found.setdefault(extra.strip("'"), []).append(requirement)
+    return found
 
 
 def opened_with(error: Exception) -> str:
@@ -68,10 +77,11 @@ def opened_with(error: Exception) -> str:
     if wanted is None:
         return ""
     extra = OPENED_WITH.get(wanted[1])
-    return f" ({how_to_install(extra) if extra else _pip_install(wanted[1])})"
+    return f" ({how_to_install(extra) if extra else pip_install(wanted[1])})"
 
 
-def _pip_install(*requirements: str) -> str:
+def pip_install(*requirements: str) -> str:
+    """The command that installs packages, for the Python that runs."""
     here, python = Path.cwd(), Path(sys.executable)
     shown = os.path.relpath(python, here) if python.is_relative_to(here) else str(python)
     return shlex.join([shown, "-m", "pip", "install", *requirements])

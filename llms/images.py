@@ -12,7 +12,7 @@ from pydantic import Field
 from llms.base import LLM, bare_texts
 from llms.errors import KeptError, LLMError, failure_of
 from llms.outputs import outputs_in
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, TokenCounts
 
 SIGNATURES = {
@@ -44,7 +44,7 @@ class ImageGenerationModel(LLM):
         ['PHN2Zz48Y2lyY2xlIHI9JzknIGZpbGw9J2JsdWUnLz48L3N2Zz4=']
     """
 
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     def generate_images(self, inputs: list[str], num_generations: int = 1, **kwargs: Any) -> list[list[bytes]]:
         """The images for each prompt, as the bytes of their files.

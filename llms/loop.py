@@ -73,8 +73,9 @@ class PerLoop(Generic[C]):
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            ended = {each: self._clients.pop(each) for each in list(self._clients) if each.is_closed()}
-            _close_all(ended)
+            closed = [each for each in list(self._clients) if each.is_closed()]
+            # Another thread may take the same ones away.
+            _close_all({each: found for each in closed if (found := self._clients.pop(each, None)) is not None})
             client = self._clients[loop] = make()
         return client
 
@@ -94,13 +95,22 @@ _closing: set[concurrent.futures.Future[None]] = set()
 def _close_all(clients: dict[asyncio.AbstractEventLoop, Any]) -> None:
     """Close each client on its loop; on ours, where its own has ended."""
     for loop, client in clients.items():
-        where = loop if loop.is_running() else _loop
-        if where is None or where.is_closed():
-            continue
-        closing = asyncio.run_coroutine_threadsafe(_close(client), where)
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
+        if not (loop.is_running() and _close_on(loop, client)) and _loop is not None:
+            _close_on(_loop, client)
     clients.clear()
+
+
+def _close_on(loop: asyncio.AbstractEventLoop, client: Closable) -> bool:
+    """Have a client closed on a loop. Returns whether the loop isn't closed itself, as it may be at any time."""
+    work = _close(client)
+    try:
+        closing = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:
+        work.close()
+        return False
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    return True
 
 
 async def _close(client: Closable) -> None:

@@ -35,7 +35,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticSerializationError, PydanticUndefined
 
 from llms.code import code_digest
+from llms.markup import Facts, facts_html, framed
 from llms.references import hidden
+from llms.root import ROOT, is_of_project, package_of
 from llms.scripts import portable_name
 from llms.secrets import know, know_address, know_named, masked
 
@@ -45,14 +47,17 @@ RuntimeParameter: TypeAlias = Annotated[T | None, Field(default=None)]
 """An optional field, as the steps of distilabel declare it."""
 
 
-OURS = frozenset({"llms", "tasks", "flows"})
-"""The packages whose classes say by a version of their own when they change."""
+class Unasked:
+    """Marks a field that is no part of what a model is asked: speed, secrets, bookkeeping.
 
+    It takes no part in the keys of the ledger: whoever changes it is asked for nothing again.
 
-class Aside:
-    """Marks a field that doesn't change a model's answers: speed, secrets, bookkeeping.
-
-    Such a field takes no part in cache keys.
+    Example:
+        >>> class Polite(Configurable):
+        ...     manners: str = "best"
+        ...     verbose: Annotated[bool, Unasked()] = False
+        >>> sorted({"manners", "verbose"} & set(Polite(verbose=True).identity()))
+        ['manners']
     """
 
 
@@ -71,6 +76,13 @@ class Configurable(BaseModel):
     """The fields that a form shows at its end."""
     form_title: ClassVar[str] = ""
     """The label of the model in a form. Empty: the class's name."""
+    form_more: ClassVar[tuple[str, ...]] = ()
+    """The fields that few change: a flow's form shows them in a tab with all settings alone, unless the flow sets them.
+    Those of all classes that it's made of, but for those in `form_first`."""
+    form_hidden: ClassVar[frozenset[str]] = frozenset()
+    """The fields that the form of this very class doesn't show, but takes; see `without`."""
+    form_special: ClassVar[bool] = False
+    """Whether it has the values of a flow's default; see `special_model`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,17 +133,31 @@ class Configurable(BaseModel):
                 properties.pop(name, None)
             elif "default" in properties.get(name, {}) and isinstance(field.default, Configurable):
                 variants = variants_in(field.metadata)
+                if variants and variants.folded:
+                    # Its tabs have it, see `ONLY_TABS`.
+                    del properties[name]["default"]
+                    continue
                 shown = shown_fields(type(field.default))
+                if variants and variants.usual_first:
+                    shown -= rarely_set(field.default) | variants.hidden_tag(field.default)
                 properties[name]["default"] = (
-                    variants.write(field.default)
+                    {name: each for name, each in variants.write(field.default).items() if name in shown}
                     if variants
                     else written(field.default, include=shown, exclude_none=True)
                 )
-        cls.edit_form(properties)
+        if cls.form_hidden:
+            cls.fold_form(properties, handler)
+        else:
+            cls.edit_form(properties)
+        order = sorted(properties, key=form_order(cls).index)
+        hidden_ones = {f"^{name}$": bare(for_form(properties.pop(name))) for name in order if name in cls.form_hidden}
         for position, name in enumerate(sorted(properties, key=form_order(cls).index)):
             properties[name] = {**for_form(properties[name]), "position": position}
             _hide_references(properties[name])
-        named = names_told(schema, sorted(properties, key=form_order(cls).index))
+        named = names_told(schema, order)
+        if hidden_ones:
+            # A form shows what is in `properties` alone.
+            named["patternProperties"] = hidden_ones
         schema.clear()
         schema.update(named)
         return reference
@@ -139,6 +165,16 @@ class Configurable(BaseModel):
     @classmethod
     def edit_form(cls, properties: dict[str, dict[str, Any]]) -> None:
         """Change how the fields are shown in a form. `properties` are their JSON schemas, in order."""
+
+    @classmethod
+    def fold_form(cls, properties: dict[str, dict[str, Any]], handler: GetJsonSchemaHandler) -> None:
+        """`edit_form` for one that hides fields, whose types are those of `folded_types` where there are some."""
+        cls.edit_form(properties)
+
+    @classmethod
+    def folded_types(cls) -> dict[str, type[BaseModel]]:
+        """The fields that a form that hides some takes for models: by their names, these. `fold_form` shows them."""
+        return {}
 
     def merged(self, overrides: Mapping[str, Any]) -> Self:
         """A copy with `overrides` merged in, nested models and `generation_kwargs` key by key.
@@ -167,17 +203,39 @@ class Configurable(BaseModel):
         values = {
             name: getattr(self, name)
             for name in shown_fields(type(self))
-            if not any(isinstance(mark, Aside) for mark in fields[name].metadata)
+            if not any(isinstance(mark, Unasked) for mark in fields[name].metadata)
         }
         nested = {name: value.identity() for name, value in values.items() if isinstance(value, Configurable)}
         plain = written(self, include=set(values) - set(nested))
         ours = is_ours(type(self))
         return {
-            "type": (public_path if ours else import_path)(type(self)),
+            "type": public_path(type(self)).removeprefix(ROOT) if ours else import_path(type(self)),
             **plain,
             **nested,
             **({} if ours else {"code": code_digest(type(self))}),
         }
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is, and which of its settings aren't at their defaults. No secrets."""
+        return framed(facts_html(self._facts()))
+
+    def _facts(self) -> Facts:
+        """What people see of it in a notebook."""
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in form_order(type(self)) if name in shown_fields(type(self))}
+        changed = {
+            name: self._fact(value)
+            for name, value in values.items()
+            if value != fields[name].get_default(call_default_factory=True)
+        }
+        return Facts(type(self).__name__, facts=changed)
+
+    @classmethod
+    def _fact(cls, value: Any) -> Any:
+        """A value with the models in it as their facts."""
+        if isinstance(value, Configurable):
+            return value._facts()
+        return [cls._fact(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # Connections and the pipeline aren't part of the value: the copy shares them.
@@ -223,8 +281,8 @@ class Configurable(BaseModel):
 
 
 def is_ours(kind: object) -> bool:
-    """Whether a class or a function is one of this project's."""
-    return str(getattr(kind, "__module__", "")).partition(".")[0] in OURS
+    """Whether a class or a function is one of this project's: those say by a version of their own when they change."""
+    return is_of_project(str(getattr(kind, "__module__", "")))
 
 
 def set_quietly(model: BaseModel, name: str, value: Any) -> None:
@@ -348,18 +406,23 @@ OTHER_NAMES = {
     "n": "num_generations",
     "num_predict": "max_new_tokens",
     "p": "top_p",
+    "path_or_hf_repo": "model",
     "random_seed": "seed",
     "repeat_penalty": "repetition_penalty",
     "stop_sequences": "stop",
+    "stop_strings": "stop",
     "stop_words": "stop",
+    "temp": "temperature",
+    "torch_dtype": "dtype",
 }
 """What other libraries and providers call a parameter: to its name here."""
 NOT_NEEDED = {
     "tokenizer_id": "It isn't needed: the provider puts the chat into the model's own form; leave it out.",
     "use_magpie_template": "It isn't needed: the family is an option of the Task, Magpie(chat_template=...).",
     "magpie_pre_query_template": "The family is an option of the Task: Magpie(chat_template=...).",
-    "num_gpus": "It isn't needed: this machine runs no model; the server places it.",
+    "num_gpus": "It isn't needed: vLLM has tensor_parallel_size, a server places the model itself.",
     "cuda_devices": "It isn't needed: set CUDA_VISIBLE_DEVICES of the server or the worker.",
+    "do_sample": "It isn't needed: temperature=0 takes the likeliest token, any other samples.",
     "use_system_prompt": "It isn't needed: a row's `system_prompt` is used where there is one.",
 }
 """Parameters that distilabel has: to why there is none here."""
@@ -414,7 +477,10 @@ def for_form(schema: dict[str, Any]) -> dict[str, Any]:
             shown = {name: each for name, each in bounded.items() if name != "anyOf"}
         if shown.get("default", ...) is None:
             del shown["default"]
-    if shown.get("type") == "object" and "properties" not in shown:
+    if shown.get("additionalProperties") is True:
+        # It says nothing, and a server checks the whole schema at every run.
+        del shown["additionalProperties"]
+    if shown.get("type") == "object" and not {"properties", "anyOf"} & set(shown):
         # The form sends an empty object for a dict without a default, and so does it with one.
         shown.setdefault("default", {})
     bounds = [
@@ -442,8 +508,12 @@ def tab_title(variant: Mapping[str, Any]) -> dict[str, str]:
     return {"title": title} if title else {}
 
 
-def special_model(model: Configurable, suffix: str) -> type[Configurable]:
-    """The class of `model` with the values of `model` as defaults, for the form of a flow that has it as default."""
+def special_model(model: Configurable, suffix: str, *, folded: bool = False) -> type[Configurable]:
+    """The class of `model` with the values of `model` as defaults, for the form of a flow that has it as default.
+
+    Args:
+        folded: whether what few change is hidden in the models that it has.
+    """
     fields: dict[str, Any] = {}
     # The new class declares them all: in the order of the form, which goes by declarations.
     for name in form_order(type(model)):
@@ -454,7 +524,7 @@ def special_model(model: Configurable, suffix: str) -> type[Configurable]:
         annotation = field.rebuild_annotation()
         variants = variants_in(field.metadata)
         if variants is not None and isinstance(value, Configurable):
-            annotation = Annotated[field.annotation, variants.special(value, suffix)]
+            annotation = Annotated[field.annotation, variants.special(value, suffix, folded=folded)]
         fields[name] = (
             annotation,
             Field(
@@ -466,7 +536,80 @@ def special_model(model: Configurable, suffix: str) -> type[Configurable]:
         )
     made = create_model(f"{type(model).__name__}_{suffix}", __base__=type(model), **fields)
     made.form_title = type(model).form_title or type(model).__name__
+    made.form_special = True
     return made
+
+
+def rare_fields(kind: type[Configurable]) -> frozenset[str]:
+    """The fields that few change: not those that the class names first."""
+    named = (name for each in kind.__mro__ for name in vars(each).get("form_more", ()))
+    return frozenset(named) & shown_fields(kind) - frozenset(kind.form_first)
+
+
+def rarely_set(model: Configurable) -> frozenset[str]:
+    """The fields that few change, and that `model` has at their defaults as well."""
+    fields = type(model).model_fields
+    return frozenset(
+        name
+        for name in rare_fields(type(model))
+        if getattr(model, name) == fields[name].get_default(call_default_factory=True)
+    )
+
+
+def without(kind: type[Configurable], hidden_ones: frozenset[str], ending: str = "") -> type[Configurable]:
+    """`kind` for a form that hides some fields. It takes them all the same; another tab shows them.
+
+    Args:
+        ending: of its name, where both stand in one form.
+    """
+    if not hidden_ones:
+        return kind
+    fields: dict[str, Any] = {}
+    for name, model in kind.folded_types().items():
+        field = kind.model_fields[name]
+        fields[name] = (model, Field(default=field.default, title=field.title, description=field.description))
+    made = create_model(f"{kind.__name__}{ending}", __base__=kind, __module__=kind.__module__, **fields)
+    made.form_hidden = hidden_ones
+    made.form_title = kind.form_title or kind.__name__
+    return made
+
+
+def form_values(model: Configurable) -> dict[str, Any]:
+    """The values that a form starts with: those of the fields that it shows in the first tabs."""
+    names = shown_fields(type(model)) - rarely_set(model)
+    nested: dict[str, Any] = {}
+    for name in names:
+        value, variants = getattr(model, name), variants_in(type(model).model_fields[name].metadata)
+        if variants is not None and isinstance(value, Configurable):
+            values = {variants.tag: variants.tag_of(value), **form_values(value)}
+            nested[name] = without_keys(values, variants.hidden_tag(value))
+    return {**written(model, include=names - set(nested), exclude_none=True), **nested}
+
+
+def without_keys(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in keys}
+
+
+ONLY_TABS: dict[str, Any] = {"type": "object"}
+"""Beside an `anyOf`: a server puts it in its place where a property has no default, so that it means the tabs alone."""
+DISPLAYED = frozenset({"title", "description", "position", "default"})
+BOUNDS = frozenset(
+    {"pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems"}
+)
+"""What a form shows of a field, and what it doesn't hold a value against."""
+
+
+def bare(field: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a form's field for a place that Prefect takes for none: it checks the same, and shows nothing."""
+    checked = {word: each for word, each in field.items() if word not in DISPLAYED}
+    if "anyOf" in checked:
+        checked["anyOf"] = [
+            {word: part for word, part in each.items() if word not in DISPLAYED} for each in checked["anyOf"]
+        ]
+    if "default" not in field and isinstance(checked.get("type"), str) and checked["type"] != "null":
+        # As Prefect does in `properties`.
+        checked["type"] = [checked["type"], "null"]
+    return checked
 
 
 def names_told(schema: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -538,7 +681,7 @@ def import_path(kind: type) -> str:
 
 def public_path(kind: type) -> str:
     """The import path of a class: by its package where that exports it, so that its module may move."""
-    package = kind.__module__.partition(".")[0]
+    package = package_of(kind.__module__)
     exported = getattr(sys.modules.get(package), kind.__name__, None) is kind
     return f"{package}:{kind.__name__}" if exported else import_path(kind)
 

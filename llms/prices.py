@@ -75,6 +75,27 @@ def price_of(llm: LLM, usage: Usage, *, batch: bool = False) -> Price | None:
     return Price(dollars, card.assumed) if dollars is not None else None
 
 
+def price_at(source: PriceSource, usage: Usage, *, batch_share: float | None = None) -> Price | None:
+    """What one request cost by the list, where whom it was sent to is known by name alone.
+
+    Args:
+        source: the address, and the model's name there.
+        usage: what the request took.
+        batch_share: of the price online, where a batch job answered it.
+
+    Returns:
+        None where the price isn't known.
+
+    Example:
+        >>> source = PriceSource("https://api.openai.com/v1", "gpt-4o-mini")
+        >>> price_at(source, {"input_tokens": 1_000_000, "output_tokens": 0}).dollars
+        0.15
+    """
+    card = _card_at(source, "" if batch_share is not None else usage.get("tier", ""), batch_share)
+    dollars = card.dollars(usage) if card is not None else None
+    return Price(dollars, card.assumed) if card is not None and dollars is not None else None
+
+
 def cost(
     llm: LLM, input_tokens: int, output_tokens: int, *, requests: int = 0, batch: bool = False, tier: str = ""
 ) -> float | None:
@@ -118,11 +139,15 @@ def _card_for(llm: LLM, tier: str, *, batch: bool) -> _Card | None:
     except LLMError:
         # Its address can't be found out, in credentials that are gone: so its price can't either.
         return None
-    if source is None or is_own_server(source.url):
-        return None
     share = llm.batch_price if isinstance(llm, OfflineBatchLLM) and batch else None
+    return _card_at(source, "" if batch else tier, share) if source is not None else None
+
+
+def _card_at(source: PriceSource, tier: str, batch_share: float | None) -> _Card | None:
+    if is_own_server(source.url):
+        return None
     # Some prices have a first day, or hours of the day.
-    return _card(source, "" if batch else tier, share, int(time.time() // SECONDS_PER_CARD))
+    return _card(source, tier, batch_share, int(time.time() // SECONDS_PER_CARD))
 
 
 @dataclass(frozen=True)
@@ -184,14 +209,17 @@ class _Card:
 
 @lru_cache(maxsize=256)
 def _card(source: PriceSource, tier: str, batch_share: float | None, when: int) -> _Card | None:
-    """The prices of a model at its address; None where the list doesn't have them."""
+    """The prices of a model at its address at a time; None where the list doesn't have them."""
     import genai_prices
 
     context = {"processing": "batch"} if batch_share is not None else {"service_tier": tier, "speed": tier}
     url = f"{source.url.rstrip('/')}/".lower()
     nothing = genai_prices.Usage(input_tokens=0, output_tokens=0)
+    now = datetime.fromtimestamp(when * SECONDS_PER_CARD, UTC)
     try:
-        found = genai_prices.calc_price(nothing, source.model, provider_api_url=url, price_context=context)
+        found = genai_prices.calc_price(
+            nothing, source.model, provider_api_url=url, genai_request_timestamp=now, price_context=context
+        )
     except LookupError:
         return None
     if not is_at(found.provider.api_pattern, url):
@@ -200,18 +228,17 @@ def _card(source: PriceSource, tier: str, batch_share: float | None, when: int) 
     if "input_mtok" not in prices:
         # Sold by the hour or the image: tokens would seem free.
         return None
-    known = _has_variant(found, context)
+    known = _has_variant(found, context, now)
     unusual = batch_share is not None or tier not in USUAL_TIERS
     share = batch_share if batch_share is not None and not known else 1.0
     says_cost = found.provider.id in SAY_WHAT_IT_COST
     return _Card(prices, share, unusual and not known, source.images, says_cost)
 
 
-def _has_variant(found: PriceCalculation, context: Mapping[str, str]) -> bool:
+def _has_variant(found: PriceCalculation, context: Mapping[str, str], now: datetime) -> bool:
     """Whether the list has prices for this way to ask. Of a provider that sells another one's models it has none."""
     if not any(found.model is model for model in found.provider.models):
         return False
-    now = datetime.now(UTC)
     return any(
         variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(now))
         for variant in found.model.price_variants or ()

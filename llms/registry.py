@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from llms.base import LLM
 from llms.embeddings import Embeddings
 from llms.images import ImageGenerationModel
+from llms.parameters import Configurable
 from llms.variants import Variants
 
 OWN_TAB: dict[str, Any] = {
@@ -72,6 +76,7 @@ _PROVIDERS = Variants(
         "moonshot": "llms.providers.moonshot:MoonshotLLM",
         "zai": "llms.providers.zai:ZAILLM",
         "nebius": "llms.providers.nebius:NebiusLLM",
+        "deepinfra": "llms.providers.deepinfra:DeepInfraLLM",
         "sambanova": "llms.providers.sambanova:SambaNovaLLM",
         "gemini": "llms.providers.gemini:GeminiLLM",
         "vertexai": "llms.providers.vertexai:VertexAILLM",
@@ -82,14 +87,62 @@ _PROVIDERS = Variants(
         "sglang-server": "llms.providers.sglang_server:ClientSGLang",
         "llama-server": "llms.providers.llama_server:ClientLlamaCpp",
         "lm-studio": "llms.providers.lm_studio:ClientLMStudio",
+        "llama-cpp": "llms.providers.llama_cpp:LlamaCppLLM",
+        "transformers": "llms.providers.transformers:TransformersLLM",
+        "vllm": "llms.providers.vllm:vLLM",
+        "mlx": "llms.providers.mlx:MlxLLM",
     },
     title="LLM",
 )
 OTHERS = [tag for tag in _PROVIDERS.ours if tag not in IN_TABS]
+
+
+class AllSettings(BaseModel):
+    """The tab of a flow's form with what the providers' tabs have and hide, for any provider."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        reference = handler(core_schema)
+        kinds = [LLM_VARIANTS.find(tag) for tag in IN_TABS]
+        first = own_tab_with(list(_PROVIDERS.ours))["properties"]
+        handler.resolve_ref_schema(reference).update(
+            type="object",
+            title="All settings, any provider",
+            description="What is left empty stays as the flow, the deployment or the provider has it.",
+            properties=fields_of_all(kinds, first),
+        )
+        return reference
+
+
+def fields_of_all(kinds: Sequence[type[Configurable]], first: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of all `kinds` in a form, as JSON schemas without defaults; those in `first` as they are there."""
+    several: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind in kinds:
+        for name, each in kind.model_json_schema()["properties"].items():
+            several.setdefault(name, {})[kind.form_title] = each
+    shown = dict(first)
+    for name, by_kind in several.items():
+        if name in first:
+            continue
+        (owner, one), *others = by_kind.items()
+        taken = one["title"] in {each["title"] for each in shown.values()}
+        alike = all(each.get("description") == one.get("description") for _, each in others)
+        shown[name] = {
+            "type": one["type"],
+            "title": f"{one['title']} ({owner})" if taken else one["title"],
+            **({"description": one["description"]} if alike and "description" in one else {}),
+            # A switch is always on or off; among values none can be chosen.
+            **({"enum": [True, False]} if one["type"] == "boolean" else {}),
+            "position": len(shown),
+        }
+    return shown
+
+
 LLM_VARIANTS = replace(
     _PROVIDERS,
     behind=frozenset(OTHERS),
     own_tab=own_tab_with(OTHERS),
+    settings=AllSettings,
 )
 
 EMBEDDINGS_IN_TABS = ("openai-embeddings", "inference-endpoints-embeddings", "sentence-transformers")
@@ -122,7 +175,9 @@ IMAGE_VARIANTS = Variants(
 )
 
 # What can be written down in a job's record. In a form the kinds never stand together.
-ALL_VARIANTS = replace(LLM_VARIANTS, ours={**LLM_VARIANTS.ours, **EMBEDDINGS_VARIANTS.ours, **IMAGE_VARIANTS.ours})
+ALL_VARIANTS = replace(
+    LLM_VARIANTS, settings=None, ours={**LLM_VARIANTS.ours, **EMBEDDINGS_VARIANTS.ours, **IMAGE_VARIANTS.ours}
+)
 
 if TYPE_CHECKING:
     AnyLLM = LLM

@@ -1,6 +1,7 @@
 """The secrets that this process knows, and texts without them: a provider, or a proxy before it, may repeat a key.
 
-Whoever reads a key makes it known with `know`. Errors, quotations, answers and log lines go through `masked`.
+Whoever reads a key makes it known with `know`. Errors, quotations, answers and log lines go through `masked`. What is
+secret for a while alone, as a signed address is, goes to `forget` after its use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import takewhile
@@ -38,8 +40,12 @@ NEVER_SECRET = frozenset({"bearer", "basic", "token"})
 KEPT_ASIDE = frozenset({"embeddings", "logprobs"})
 """The parts of an answer that hold numbers, and many of them."""
 
-_secrets: set[str] = set()
+_secrets: dict[str, frozenset[str]] = {}
+"""Each with its forms."""
+_times: Counter[str] = Counter()
+"""How often each was made known, and not forgotten since: two jobs may have one signed address."""
 _forms: tuple[tuple[str, str], ...] = ()
+"""Of all of them, each once with its beginning, the longest first: one may hold another."""
 _lock = threading.Lock()
 
 
@@ -48,14 +54,45 @@ def know(secret: SecretStr | str | None) -> None:
     global _forms
     text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret or ""
     for each in {text, text.strip()}:
-        if len(each) < SHORTEST or each in _secrets:
+        if len(each) < SHORTEST:
             continue
+        forms = _secrets.get(each) or frozenset(forms_of(each))
         with _lock:
-            _secrets.add(each)
-            every = {form for known in _secrets for form in forms_of(known)}
-            # The longest first: one may hold another.
-            _forms = tuple((beginning_of(form), form) for form in sorted(every, key=len, reverse=True))
+            _times[each] += 1
+            if each not in _secrets:
+                added = forms.difference(*_secrets.values())
+                both = [*_forms, *((beginning_of(form), form) for form in added)]
+                # Before the other: a process that is forked between them masks it too.
+                _forms = tuple(sorted(both, key=_length, reverse=True))
+                _secrets[each] = forms
         _mask_log_lines()
+
+
+def forget(secret: str) -> None:
+    """Mask `secret` no more, once it was forgotten as often as it was made known. It's not for keys."""
+    global _forms
+    for each in {secret, secret.strip()}:
+        with _lock:
+            if each not in _secrets:
+                continue
+            _times[each] -= 1
+            if not _times[each]:
+                del _times[each]
+                gone = _secrets.pop(each).difference(*_secrets.values())
+                _forms = tuple(pair for pair in _forms if pair[1] not in gone)
+
+
+def _length(form: tuple[str, str]) -> int:
+    return len(form[1])
+
+
+def _unlock_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
 def is_secret_name(name: str) -> bool:

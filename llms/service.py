@@ -18,7 +18,7 @@ from llms.errors import BadRequestError, InvalidResponseError, LLMError, error_f
 from llms.http import json_object, new_session, paid_object, plain_refusal, request_errors, written
 from llms.limits import hear
 from llms.loop import PerLoop
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.rates import rates_in
 from llms.reading import number_in, seconds_to_wait, words_in
 from llms.typing import FormattedInput, GenerateOutput, PriceSource
@@ -39,6 +39,7 @@ class ServiceLLM(WithKey, AsyncLLM):
     """Whether bare prompts have a place."""
 
     form_first = ("model", "credentials", "generation_kwargs")
+    form_more = ("timeout",)
 
     model: Annotated[str, Field(title="Model", description="The model's name at the provider.")]
     base_url: Annotated[
@@ -47,17 +48,17 @@ class ServiceLLM(WithKey, AsyncLLM):
     credentials: Annotated[
         str | None,
         Field(title="Credentials", description="Name of an LLM credentials block. Empty: the key in the environment."),
-        Aside(),
+        Unasked(),
     ] = None
     api_key: Annotated[
         SecretStr | None,
         Field(exclude=True, description="The key itself; better by `credentials` or environment."),
-        Aside(),
+        Unasked(),
     ] = None
     default_headers: Annotated[
-        dict[str, str] | None, Field(exclude=True, repr=False, description="Headers for every request."), Aside()
+        dict[str, str] | None, Field(exclude=True, repr=False, description="Headers for every request."), Unasked()
     ] = None
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 120.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 120.0
 
     _sessions: PerLoop[ClientSession] = PrivateAttr(default_factory=PerLoop)
     _repeats: bool = PrivateAttr(default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Hashable, Iterable, Mapping
 
 
@@ -34,3 +35,13 @@ _by_account: dict[Hashable, Submissions] = {}
 def submissions_of(account: Hashable) -> Submissions:
     """Those of an account, for all models in this process: a notebook's cell makes them anew each time it's run."""
     return _by_account.setdefault(account, Submissions())
+
+
+def _unlock_after_fork() -> None:
+    """What held a lock is a thread of the process before."""
+    for submissions in _by_account.values():
+        submissions.lock = asyncio.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -28,7 +28,8 @@ FILE_DELAYS = (1.0, 2.0, 4.0, 8.0)
 FILE_UNKNOWN = re.compile(
     r"(can(no|')?t|could(n't| not)|unable to|failed to) (find|locate) (the |any )?(input )?file|no such (file|object)"
     r"|(invalid|unknown) file([ _]id)?\b"
-    r"|(\b(file|object|uri)\b|\b(gs|s3)://).{0,80}(n't exist|\b(not found|not exist|could(n't| not) be (found|located)"
+    r"|(\b(file|object|uri|dataset)\b|\b(gs|s3)://).{0,80}"
+    r"(n't exist|\b(not found|not exist|could(n't| not) be (found|located)"
     r"|(is|was)n't found|still being processed|not (yet )?(ready|processed|available)|pending|terminal state))",
     re.I,
 )

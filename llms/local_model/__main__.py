@@ -16,27 +16,37 @@ MOST_THREADS = 8
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m llms.local_model", description=f"{MODEL}, on loopback.")
+    made = argparse.ArgumentParser(prog="python -m llms.local_model", description="A model in GGUF, on loopback.")
     made.add_argument("file", type=Path, help="the weights, in GGUF")
     made.add_argument("--port", type=int, default=0, help="0 takes a free one (default: %(default)s)")
     made.add_argument("--slots", type=int, default=SLOTS, help="requests at a time (default: %(default)s)")
     made.add_argument("--context", type=int, default=CONTEXT, help="tokens of each (default: %(default)s)")
+    made.add_argument("--name", default=MODEL, help="of the model (default: %(default)s)")
+    made.add_argument("--gpu-layers", type=int, default=-1, help="kept by a GPU, where there's one; -1: all that fit")
+    made.add_argument("--chat-template", default="", help="in Jinja, in place of the one in the file")
+    made.add_argument("--reproducible", action="store_true", help="on the processor, without anything of before")
     return made
 
 
-def serve(file: Path, port: int, slots: int, context: int) -> None:
+def serve(given: argparse.Namespace) -> None:
     # Threads that wait for each other spin otherwise: beside other programs that is most of what they do.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     engine: Any = importlib.import_module("xllamacpp")
     parameters = engine.CommonParams()
-    parameters.model.path = str(file)
-    parameters.model_alias = {MODEL}
-    parameters.port = port
-    parameters.n_parallel, parameters.n_ctx = slots, slots * context
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = min(MOST_THREADS, processors())
-    # On the processor alone, without anything of earlier requests: an answer must not depend on the machine's state.
-    parameters.n_gpu_layers, parameters.fit_params = 0, False
-    parameters.cache_prompt, parameters.cache_ram_mib = False, 0
+    parameters.model.path = str(given.file)
+    parameters.model_alias = {given.name}
+    parameters.port = given.port
+    parameters.n_parallel, parameters.n_ctx = given.slots, given.slots * given.context
+    parameters.n_gpu_layers, parameters.fit_params = given.gpu_layers, False
+    threads = processors()
+    if given.chat_template:
+        parameters.chat_template, parameters.use_jinja = given.chat_template, True
+    if given.reproducible:
+        # An answer must not depend on the machine's state.
+        threads = min(MOST_THREADS, threads)
+        parameters.n_gpu_layers = 0
+        parameters.cache_prompt, parameters.cache_ram_mib = False, 0
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     parameters.ui, parameters.endpoint_slots = False, False
     parameters.verbosity = 0
     server = engine.Server(parameters)
@@ -53,5 +63,4 @@ def processors() -> int:
 
 
 if __name__ == "__main__":
-    given = parser().parse_args()
-    serve(given.file, given.port, given.slots, given.context)
+    serve(parser().parse_args())

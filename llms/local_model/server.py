@@ -1,4 +1,4 @@
-"""The model's server, as a process of its own."""
+"""Models in GGUF, each served by llama.cpp in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from llms.root import with_project
 
 MODEL = "SmolLM2-135M-Instruct"
 """The name of the model, as it is written into the rows."""
@@ -20,9 +23,8 @@ ENGINE_PACKAGE = "xllamacpp"
 HOW_TO_INSTALL = "make model, on Linux and macOS"
 SLOTS, CONTEXT = 4, 2048
 """Answers per request, and the tokens that the model was made for: https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct."""
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0
 SECONDS_TO_END = 10.0
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class LocalModelError(RuntimeError):
@@ -42,26 +44,26 @@ def weights() -> Path:
     return file
 
 
-class LocalModel:
-    """The model behind an address of this machine, in a process that ends with this one.
+class GGUFServer:
+    """A model behind an address of this machine, in a process that ends with this one."""
 
-    `with LocalModel() as model:` starts and closes it. With the same seed, a request gets the same answer every time
-    if no other is under way: what is worked on together is rounded together. On a processor that gains nothing by
-    working on several at a time, so ask it with `max_concurrent_requests=1`.
-    """
-
-    name = MODEL
-
-    def __init__(self, *, port: int = 0, slots: int = SLOTS, context: int = CONTEXT) -> None:
+    def __init__(self, name: str, *, port: int, slots: int, context: int, options: Sequence[str] = ()) -> None:
         """Nothing runs yet.
 
         Args:
+            name: by which the server calls the model.
             port: to listen at; 0 takes a free one.
             slots: requests that are worked on at a time, and the most answers to one request (`n`).
             context: tokens of a prompt and its answer together. A longer prompt is refused.
+            options: further ones of `python -m llms.local_model`.
         """
-        self._port, self._slots, self._context = port, slots, context
+        self.name = name
+        self._port, self._slots, self._context, self._options = port, slots, context, options
         self._process: subprocess.Popen[str] | None = None
+
+    def file(self) -> Path:
+        """The weights. Raises LocalModelError where they can't be served."""
+        raise NotImplementedError(f"{type(self).__name__} has to define `file`")
 
     @property
     def base_url(self) -> str:
@@ -75,10 +77,10 @@ class LocalModel:
         if self._process is not None:
             return self
         command = [
-            *(sys.executable, "-m", "llms.local_model", str(weights())),
+            *(sys.executable, "-m", "llms.local_model", str(self.file()), "--name", self.name),
             *("--port", str(self._port), "--slots", str(self._slots), "--context", str(self._context)),
+            *self._options,
         ]
-        paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
         with tempfile.TemporaryFile("w+", errors="replace") as told:
             self._process = subprocess.Popen(
                 command,
@@ -86,7 +88,7 @@ class LocalModel:
                 stdout=subprocess.PIPE,
                 stderr=told,
                 text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=with_project(os.environ),
                 # Ctrl-C is for who asks: it still gets the answers to what is under way.
                 start_new_session=True,
             )
@@ -104,7 +106,11 @@ class LocalModel:
         self.stop()
         told.seek(0)
         reason = next((each for each in reversed(told.read().splitlines()) if each.strip()), "")
-        raise LocalModelError(f"{MODEL} didn't start: {reason or f'its process ended with {process.returncode}'}")
+        raise LocalModelError(f"{self.name} didn't start: {reason or f'its process ended with {process.returncode}'}")
+
+    @property
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """End its process. `start` begins another one at the same address."""
@@ -129,3 +135,19 @@ class LocalModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class LocalModel(GGUFServer):
+    """SmolLM2 behind an address of this machine, in a process that ends with this one.
+
+    `with LocalModel() as model:` starts and closes it. With the same seed, a request gets the same answer every time
+    if no other is under way: what is worked on together is rounded together. On a processor that gains nothing by
+    working on several at a time, so ask it with `max_concurrent_requests=1`.
+    """
+
+    def __init__(self, *, port: int = 0, slots: int = SLOTS, context: int = CONTEXT) -> None:
+        """Nothing runs yet. The arguments are those of `GGUFServer`."""
+        super().__init__(MODEL, port=port, slots=slots, context=context, options=["--reproducible"])
+
+    def file(self) -> Path:
+        return weights()

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.error import HTTPError
@@ -22,11 +22,11 @@ from pydantic import BaseModel
 from llms.local_provider.app import CONTROL, App
 from llms.local_provider.options import BatchAction, ProviderOptions
 from llms.local_provider.wire import ApiError, JsonObject
+from llms.root import with_project
 
 logger = logging.getLogger(__name__)
 
-_REPOSITORY = Path(__file__).parents[2]
-_SECONDS_TO_START = 30.0
+_SECONDS_TO_START = 300.0
 T = TypeVar("T")
 
 
@@ -146,7 +146,8 @@ class LocalProvider(ProviderHandle):
     """A provider on a real socket, served by a thread of this process.
 
     `with LocalProvider(latency=0.05) as provider:` starts and closes it. `stop()` closes the socket and cuts
-    all connections, `start()` opens it again on the same port with everything that was known.
+    all connections, `start()` opens it again on the same port with everything that was known. Nobody else gets the port
+    meanwhile.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class LocalProvider(ProviderHandle):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._listener: Listener | None = None
+        self._held: socket.socket | None = None
 
     @staticmethod
     def spawn(options: ProviderOptions | None = None, *, port: int = 0, **changes: object) -> "SpawnedProvider":
@@ -176,24 +178,31 @@ class LocalProvider(ProviderHandle):
             self._thread = threading.Thread(target=self._loop.run_forever, name="local-provider", daemon=True)
             self._thread.start()
         if self._listener is None:
+            self._release()
             self._listener = self._run(Listener.open(self._app, self._host, self._port))
             self._port = self._listener.port
         return self
 
     def stop(self) -> None:
         if self._listener is not None:
-            self._run(self._listener.close())
+            self._held = self._run(self._listener.close_and_hold())
             self._listener = None
 
     def close(self) -> None:
         if self._loop is None or self._thread is None:
             return
         self.stop()
+        self._release()
         self._run(_on_loop(self._app.close))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._loop = self._thread = None
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -234,13 +243,12 @@ class SpawnedProvider(ProviderHandle):
             return self
         options = self._options.model_dump_json(exclude_unset=True)
         command = [sys.executable, "-m", "llms.local_provider", "--port", str(self._port), "--options", options]
-        paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [*command, "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=with_project(os.environ),
         )
         self._port = self._read_port(self._process)
         return self
@@ -319,3 +327,19 @@ class Listener:
             connection.force_close()
         await self.protocol.shutdown(0)
         await self.server.wait_closed()
+
+    async def close_and_hold(self) -> socket.socket | None:
+        """Closes, and gives a socket that has its port and doesn't listen; None where another one was quicker."""
+        listening = self.server.sockets[0]
+        family, address = listening.family, listening.getsockname()
+        held = socket.socket(family)
+        # Connections of before, which take a while to end, may have it too.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.server.close()
+        try:
+            held.bind(address)
+        except OSError:
+            held.close()
+            held = None
+        await self.close()
+        return held

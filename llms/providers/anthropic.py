@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import orjson
@@ -48,7 +47,7 @@ from llms.errors import (
     error_for_status,
 )
 from llms.http import json_object, plain_refusal, written
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.claude import fitted, forces_tool, refused_in, takes_schemas
 from llms.providers.parameters import Stop, TopK, TopP, keywords_in
 from llms.reading import (
@@ -78,7 +77,6 @@ CLOCK_SKEW = 300.0
 """Seconds by which a job may seem older than it is, as the provider's clock isn't this machine's."""
 DEFAULT_MAX_TOKENS = 8192
 CHUNK = 1 << 16
-BODY_START, BODY_END = b'{"requests":[', b"]}"
 
 JOB_STATES: dict[str, JobState] = {"in_progress": "waiting", "canceling": "waiting", "ended": "ended"}
 
@@ -124,9 +122,9 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
 
     provider: Annotated[Literal["anthropic"], Field(title="Provider")] = "anthropic"  # pyright: ignore[reportIncompatibleVariableOverride]
     anthropic_version: Annotated[
-        str, Field(title="API version", description="What the header anthropic-version says."), Aside()
+        str, Field(title="API version", description="What the header anthropic-version says."), Unasked()
     ] = "2023-06-01"
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 600.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 600.0
 
     _refused: set[str] = PrivateAttr(default_factory=set[str])
     """The parameters that the model was found not to take."""
@@ -256,9 +254,9 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=max(self.timeout, SECONDS_PER_UPLOAD))
-        length = len(BODY_START) + file.size + len(file.custom_ids) - 1 + len(BODY_END)
+        length, parts = file.as_list(b'{"requests":[', b"]}")
         headers = {"Content-Length": str(length)}
-        async with self.sending("POST", BATCHES, body_parts(file.path), headers, timeout) as response:
+        async with self.sending("POST", BATCHES, parts, headers, timeout) as response:
             return status_from(json_object(await response.read()))
 
     async def job_status(self, job_id: str) -> JobStatus:
@@ -527,16 +525,6 @@ def _error(status: int, kind: str, said: str, retry_after: float | None = None) 
     codes = [code for pattern, code in CODE_OF_MESSAGE.items() if status < 500 and pattern.search(said)]
     code = codes[0] if codes else ""
     return error_for_status(status, f"{said} ({kind})" if kind else said, code=code, retry_after=retry_after)
-
-
-async def body_parts(path: Path) -> AsyncIterator[bytes]:
-    """The body that creates a batch from the lines of a file, in parts of about `CHUNK` bytes."""
-    before = BODY_START
-    with path.open("rb") as stream:
-        while lines := stream.readlines(CHUNK):
-            yield before + b",".join(lines)
-            before = b","
-    yield BODY_END
 
 
 def _batch_in(answer: Mapping[str, Any]) -> Mapping[str, Any]:

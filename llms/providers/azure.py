@@ -24,7 +24,7 @@ from llms.credentials import may_have_keys
 from llms.errors import AuthenticationError, ConnectionFailedError
 from llms.extras import how_to_install
 from llms.http import paid_object, trusted_certificates
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.batch_dialects import OPENAI, BatchDialect
 from llms.providers.openai import OpenAILLM
 from llms.secrets import know
@@ -72,9 +72,9 @@ class AzureOpenAILLM(OpenAILLM):
     credentials: Annotated[
         str | None,
         Field(title="Credentials", description="Name of an LLM credentials block. Empty: AZURE_OPENAI_API_KEY."),
-        Aside(),
+        Unasked(),
     ] = None
-    organization: Annotated[str, Field(exclude=True), Aside()] = ""
+    organization: Annotated[str, Field(exclude=True), Unasked()] = ""
 
     def load(self) -> None:
         """Find the endpoint and the key.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlsplit
 
-from llms.batch import BatchLimits
+from llms.batch import MARK, BatchLimits
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class BatchDialect:
     upload_path: str = "/files"
     names_file: bool = False
     """Whether the upload has the file's name as a field of its own."""
-    window: str = "24h"
-    """The time to answer within."""
+    window: str | None = "24h"
+    """The time to answer within. None: it isn't asked for."""
     short_lines: bool = False
     """Whether a line has `custom_id` and `body` alone."""
     takes_metadata: bool = True
+    mark_key: str = MARK
+    """The key in a job's metadata for its mark. Another one is the only one that the API surely has."""
     keeps_metadata: bool = False
     """Whether a job surely shows the metadata it was created with. Where not, the name of its file holds its mark."""
     newest_first: bool = False
@@ -35,6 +37,14 @@ class BatchDialect:
     """Whether files can be given the time of their end."""
     several_answers: bool = True
     """Whether one request can ask for several answers (`n`)."""
+    chat_path: str = "/v1/chat/completions"
+    """What lines and jobs call the place of chats."""
+    takes_prompts: bool = True
+    """Whether bare prompts have a place, which go to completions."""
+    line_limit: int | None = None
+    """The most bytes of one line."""
+    deletes_input: bool = False
+    """Whether the file that a job was made of is deleted by itself, where one doesn't say otherwise."""
 
 
 ANY = BatchDialect()
@@ -58,10 +68,46 @@ TOGETHER = BatchDialect(
     takes_metadata=False,
 )
 
+# https://www.alibabacloud.com/help/en/model-studio/batch-interfaces-compatible-with-openai: 500 MB, 6 MB a line. Of
+# metadata a name of 100 characters and a description are documented. Lists may show none, as an example there.
+DASHSCOPE = BatchDialect(
+    hosts=("aliyuncs.com",), limits=BatchLimits(50_000, 500_000_000), line_limit=5_999_000, mark_key="ds_name"
+)
+
+# https://platform.kimi.com/docs/guide/use-batch-api: 100 MB and no `n`; the most requests aren't told.
+# What jobs show: https://platform.kimi.ai/docs/api/batch-cancel.
+MOONSHOT = BatchDialect(
+    hosts=("moonshot.ai", "moonshot.cn"),
+    limits=BatchLimits(50_000, 100_000_000),
+    keeps_metadata=True,
+    several_answers=False,
+)
+
+# https://docs.bigmodel.cn/cn/guide/tools/batch: the window isn't asked for any more. A file's name can't be looked up.
+ZAI = BatchDialect(
+    hosts=("z.ai", "bigmodel.cn"),
+    limits=BatchLimits(50_000, 100_000_000),
+    window=None,
+    keeps_metadata=True,
+    several_answers=False,
+    chat_path="/v4/chat/completions",
+    deletes_input=True,
+)
+
+# https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference: of chats and embeddings. Its reference has
+# metadata in jobs, its examples show others than were sent: so the name of a job's file counts as well.
+NEBIUS = BatchDialect(
+    hosts=("nebius.ai", "nebius.com"), limits=BatchLimits(5_000_000, 10_000_000_000), takes_prompts=False
+)
+
 DIALECTS = (
     OPENAI,
     GROQ,
     TOGETHER,
+    DASHSCOPE,
+    MOONSHOT,
+    ZAI,
+    NEBIUS,
     # https://novita.ai/docs/guides/llm-batch-api
     BatchDialect(
         hosts=("novita.ai",),

@@ -47,7 +47,7 @@ from llms.errors import (
 )
 from llms.extras import MissingPackageError
 from llms.http import written
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers import aws
 from llms.providers.aws import frozen_credentials, region_of
 from llms.providers.messages import SYSTEM_ROLES, Image, as_call, calls_of, parts_of, refuse_names, text_of
@@ -125,7 +125,9 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
         Field(title="Region", pattern=r"^[a-z0-9-]*$", description="Empty: AWS_REGION, or the profile's."),
     ] = ""
     profile: Annotated[
-        str, Field(title="Profile", description="Of AWS's configuration. Empty: AWS_PROFILE, or the default."), Aside()
+        str,
+        Field(title="Profile", description="Of AWS's configuration. Empty: AWS_PROFILE, or the default."),
+        Unasked(),
     ] = ""
     bucket: Annotated[
         str,
@@ -134,12 +136,12 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
             pattern=r"^(s3://)?[a-z0-9._/-]*$",
             description="For batches: s3://bucket/folder, where their files are written. In the same region.",
         ),
-        Aside(),
+        Unasked(),
     ] = ""
     role_arn: Annotated[
         str,
         Field(title="Role", description="For batches: the ARN of the role by which Bedrock reads and writes there."),
-        Aside(),
+        Unasked(),
     ] = ""
 
     @property

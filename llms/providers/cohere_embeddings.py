@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, checked_output, text_to_embed
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.cohere import CohereApi
 from llms.providers.parameters import Dimensions, ExtraBody, keywords_in
 from llms.reading import count_in, list_in, object_in
@@ -29,7 +29,7 @@ class CohereEmbeddings(CohereApi, ServiceEmbeddings):
     form_title = "Cohere"
 
     provider: Annotated[Literal["cohere-embeddings"], Field(title="Provider")] = "cohere-embeddings"  # pyright: ignore[reportIncompatibleVariableOverride]
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,

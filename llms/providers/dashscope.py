@@ -1,4 +1,7 @@
-"""Alibaba Cloud's DashScope, by its compatible mode: https://www.alibabacloud.com/help/en/model-studio/qwen-api-reference."""
+"""Alibaba Cloud's DashScope, by its compatible mode: https://www.alibabacloud.com/help/en/model-studio/qwen-api-reference.
+
+Batches: https://www.alibabacloud.com/help/en/model-studio/batch-interfaces-compatible-with-openai.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from llms.providers.batch_dialects import DASHSCOPE, BatchDialect
 from llms.providers.parameters import (
     ExtraBody,
     Logprobs,
@@ -28,6 +32,8 @@ from llms.typing import FormattedInput, GenerateOutput, JSONSchema
 
 class DashScopeLLM(RegionalLLM):
     """A Qwen model of Alibaba Cloud, with the key in DASHSCOPE_API_KEY.
+
+    Some of its models answer in batches, in each region others, at half the price. There a request has 6 MB at most.
 
     Example:
         >>> llm = DashScopeLLM(model="qwen-plus")
@@ -77,3 +83,6 @@ class DashScopeLLM(RegionalLLM):
     def chat_body(self, body: dict[str, Any]) -> dict[str, Any]:
         thinking = body.pop("thinking", None)
         return {**body, "enable_thinking": thinking == "enabled"} if thinking else body
+
+    def batch_dialect(self) -> BatchDialect:
+        return DASHSCOPE

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, checked_output, text_to_embed
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.gemini import GeminiApi
 from llms.providers.parameters import Dimensions, ExtraBody, keywords_in
 from llms.reading import count_in, object_in
@@ -31,7 +31,7 @@ class GeminiEmbeddings(GeminiApi, ServiceEmbeddings):
     form_title = "Gemini API"
 
     provider: Annotated[Literal["gemini-embeddings"], Field(title="Provider")] = "gemini-embeddings"  # pyright: ignore[reportIncompatibleVariableOverride]
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.batch_dialects import GROQ, BatchDialect
 from llms.providers.openai import ChatBatchesLLM
 from llms.providers.parameters import (
@@ -49,7 +49,7 @@ class GroqLLM(ChatBatchesLLM):
     form_title = "Groq"
 
     provider: Annotated[Literal["groq"], Field(title="Provider")] = "groq"  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 60.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 60.0
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,

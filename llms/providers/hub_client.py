@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from llms.errors import BadRequestError, ConnectionFailedError, InvalidResponseError, RequestTimeoutError
 from llms.loop import PerLoop
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.inference_endpoints import InferenceEndpointsLLM, error_from
 from llms.typing import JSONSchema, PriceSource
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class HubClientModel(InferenceEndpointsLLM):
     """A model on Hugging Face's infrastructure that answers something else than text."""
 
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     _clients: PerLoop[AsyncInferenceClient] = PrivateAttr(default_factory=PerLoop)
 

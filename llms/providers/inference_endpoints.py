@@ -18,6 +18,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import orjson
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
@@ -44,7 +45,7 @@ from llms.http import (
     trusted_certificates,
 )
 from llms.loop import PerLoop
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.openai import CHAT, parse_answer, response_format
 from llms.providers.parameters import (
     FrequencyPenalty,
@@ -100,6 +101,7 @@ class InferenceEndpointsLLM(BoundKey, AsyncLLM):
 
     form_title = "Hugging Face"
     form_first = ("model_id", "credentials", "generation_kwargs")
+    form_more = ("endpoint_namespace", "model_display_name", "timeout", "start_timeout")
 
     provider: Annotated[Literal["inference-endpoints"], Field(title="Provider")] = "inference-endpoints"  # pyright: ignore[reportIncompatibleVariableOverride]
     model_id: Annotated[
@@ -124,16 +126,16 @@ class InferenceEndpointsLLM(BoundKey, AsyncLLM):
     credentials: Annotated[
         str | None,
         Field(title="Credentials", description="Name of an LLM credentials block. Empty: HF_TOKEN or `hf auth login`."),
-        Aside(),
+        Unasked(),
     ] = None
     api_key: Annotated[
         SecretStr | None,
         Field(exclude=True, description="The key itself; better by `credentials` or environment."),
-        Aside(),
+        Unasked(),
     ] = None
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 120.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 120.0
     start_timeout: Annotated[
-        int, Field(ge=0, title="Start timeout", description="Seconds to wait for an endpoint that starts."), Aside()
+        int, Field(ge=0, title="Start timeout", description="Seconds to wait for an endpoint that starts."), Unasked()
     ] = 900
 
     _server: Server | None = PrivateAttr(default=None)
@@ -353,9 +355,14 @@ class InferenceEndpointsLLM(BoundKey, AsyncLLM):
         return parse_text(answer, headers, with_logprobs=bool(wanted.get("logprobs")))
 
     async def _load_once(self) -> None:
-        """Load it where its user didn't."""
+        """Load it where its user didn't. Requests that come meanwhile wait for the same load."""
         if self._server is None:
-            await asyncio.to_thread(self.load)
+            loads = _loads.setdefault(asyncio.get_running_loop(), {})
+            load = loads.get(id(self))
+            if load is None:
+                load = loads[id(self)] = asyncio.ensure_future(asyncio.to_thread(self.load))
+                load.add_done_callback(lambda _: loads.pop(id(self)))
+            await asyncio.shield(load)
 
     def _found_server(self) -> Server:
         if self._server is None:
@@ -375,6 +382,10 @@ class InferenceEndpointsLLM(BoundKey, AsyncLLM):
     def _new_session(self) -> ClientSession:
         server = self._found_server()
         return new_session(server.url, key_header(server.key), self.timeout)
+
+
+_loads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, asyncio.Future[None]]] = WeakKeyDictionary()
+"""Those under way on each event loop, by the model: as long as one is, no other model has its id."""
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

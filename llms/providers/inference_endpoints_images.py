@@ -18,7 +18,7 @@ from llms.base import side_by_side
 from llms.errors import BadRequestError, LLMError
 from llms.extras import how_to_install
 from llms.images import ImageGenerationModel, image_output, images_in
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.hub_client import HubClientModel
 from llms.typing import FormattedInput, GenerateOutput
 
@@ -36,7 +36,7 @@ class InferenceEndpointsImageGeneration(HubClientModel, ImageGenerationModel):
     """
 
     provider: Annotated[Literal["inference-endpoints-images"], Field(title="Provider")] = "inference-endpoints-images"  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 300.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 300.0
 
     def load(self) -> None:
         """As `InferenceEndpointsLLM.load`. Raises LLMError also where Pillow isn't installed."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, text_to_embed
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.mistral import MistralLLM
 from llms.providers.openai import EMBEDDINGS
 from llms.providers.parameters import Dimensions, ExtraBody, keywords_in
@@ -25,7 +25,7 @@ class MistralEmbeddings(MistralLLM, ServiceEmbeddings):
     """
 
     provider: Annotated[Literal["mistral-embeddings"], Field(title="Provider")] = "mistral-embeddings"  # pyright: ignore[reportIncompatibleVariableOverride]
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from llms.base import AsyncLLM
 from llms.errors import BadRequestError, LLMError
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.registry import AnyLLM
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, TokenCounts, Usage
 from llms.usage import usage_of
@@ -51,7 +51,7 @@ class MixtureOfAgentsLLM(AsyncLLM):
     ]
     rounds: Annotated[int, Field(ge=1, title="Rounds", description="How often the proposers answer.")] = 1
     # Each model has its own: more would pay for all of them again.
-    max_retries: Annotated[int, Field(ge=0, title="Retries", description="Of the whole mixture."), Aside()] = 0
+    max_retries: Annotated[int, Field(ge=0, title="Retries", description="Of the whole mixture."), Unasked()] = 0
 
     @model_validator(mode="after")
     def _check_all_are_online(self) -> Self:

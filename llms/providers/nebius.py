@@ -1,4 +1,7 @@
-"""Nebius Token Factory: https://docs.tokenfactory.nebius.com/api-reference."""
+"""Nebius Token Factory: https://docs.tokenfactory.nebius.com/api-reference.
+
+Batches: https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llms.providers.openai import ChatCompletionsLLM
+from llms.providers.batch_dialects import NEBIUS, BatchDialect
+from llms.providers.openai import ChatBatchesLLM
 from llms.providers.parameters import (
     ExtraBody,
     FrequencyPenalty,
@@ -24,8 +28,10 @@ from llms.providers.parameters import (
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
 
 
-class NebiusLLM(ChatCompletionsLLM):
+class NebiusLLM(ChatBatchesLLM):
     """A model of Nebius, with the key in NEBIUS_API_KEY.
+
+    Batches take chats, at half the price; a bare prompt goes online alone.
 
     Example:
         >>> llm = NebiusLLM(model="deepseek-ai/DeepSeek-V3.2")
@@ -60,3 +66,6 @@ class NebiusLLM(ChatCompletionsLLM):
     ) -> GenerateOutput:
         """Answer one chat or bare prompt. Raises LLMError."""
         return await self.generated(input, num_generations, keywords_in(locals()))
+
+    def batch_dialect(self) -> BatchDialect:
+        return NEBIUS

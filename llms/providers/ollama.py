@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 
 from llms.errors import BadRequestError, ContextLengthError
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.openai import CHAT, parse_answer
 from llms.providers.parameters import (
     ExtraBody,
@@ -61,9 +61,9 @@ class OllamaApi(ServiceLLM):
         str | None, Field(title="Address", description="Of the server. Empty: OLLAMA_HOST, or this machine.")
     ] = None
     keep_alive: Annotated[
-        str, Field(title="Keep alive", description="How long the model stays in memory: 10m, -1 for ever."), Aside()
+        str, Field(title="Keep alive", description="How long the model stays in memory: 10m, -1 for ever."), Unasked()
     ] = ""
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 600.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 600.0
 
     def url(self) -> str:
         """The address that requests go to. As Ollama has it, `host:port` is one, and a host alone."""

@@ -63,7 +63,7 @@ from llms.errors import (
 from llms.http import json_object, logprobs_in, plain_refusal, trusted_certificates, why, written
 from llms.images import image_bytes, image_output, is_address
 from llms.loop import PerLoop
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.batch_dialects import BatchDialect, dialect_of
 from llms.providers.parameters import (
     FrequencyPenalty,
@@ -146,6 +146,10 @@ JOB_STATES: dict[str, JobState] = {
     "cancellation_requested": "waiting",
     "success": "ended",
     "timeout_exceeded": "ended",
+    # Fireworks'. One that is being deleted may still be answering.
+    **dict.fromkeys(("unspecified", "creating", "creating_input_dataset", "pending", "idle", "paused"), "waiting"),
+    **dict.fromkeys(("re_queueing", "writing_results", "deleting", "deleting_cleaning_up"), "waiting"),
+    "early_stopped": "ended",
 }
 
 # Codes of a job that failed at validation for which no other job of the run can do better.
@@ -170,6 +174,19 @@ LINE_ERRORS: dict[str, type[LLMError]] = {
     "contentfilter": ContentFilterError,
     "contextlengthexceeded": ContextLengthError,
     "insufficientquota": QuotaExceededError,
+    # OpenRouter's.
+    **dict.fromkeys(("server", "provideroverloaded", "providerunavailable"), OverloadedError),
+    **dict.fromkeys(("authentication", "permissiondenied"), AuthenticationError),
+    **dict.fromkeys(("contentpolicyviolation", "refusal"), ContentFilterError),
+    **dict.fromkeys(("invalidrequest", "payloadtoolarge", "unprocessable"), BadRequestError),
+    "notfound": ModelNotFoundError,
+    "paymentrequired": QuotaExceededError,
+    # DashScope's: https://help.aliyun.com/en/model-studio/error-code-start
+    **dict.fromkeys(("throttling", "throttlingratequota", "throttlingallocationquota"), RateLimitError),
+    "invalidparameter": BadRequestError,
+    "modelnotfound": ModelNotFoundError,
+    **dict.fromkeys(("invalidapikey", "accessdenied"), AuthenticationError),
+    "arrearage": QuotaExceededError,
 }
 
 
@@ -347,7 +364,14 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
         prompt, schema = split_input(given)
         keywords = self.keywords(schema or self.structured_output)
         path, body = self._body(prompt, num_generations, counted_on(keywords, number))
-        return BatchRequest(custom_id, path, body)
+        dialect = self.batch_dialect()
+        if path == COMPLETIONS and not dialect.takes_prompts:
+            raise BadRequestError(f"batches at {self.url()} take chats, got a bare prompt, which goes online alone")
+        request = BatchRequest(custom_id, dialect.chat_path if path == CHAT else path, body)
+        if dialect.line_limit and (size := len(self.batch_line(request))) > dialect.line_limit:
+            most = f"a request of {dialect.line_limit:,} bytes at most"
+            raise BadRequestError(f"batches at {self.url()} take {most}, got one of {size:,}, which goes online alone")
+        return request
 
     def batch_dialect(self) -> BatchDialect:
         """What the batch API of this server does differently."""
@@ -362,7 +386,8 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
         return self.batch_dialect().limits or self.batch_limits
 
     def requests_per_input(self, num_generations: int) -> int:
-        return 1 if num_generations == 1 or self.batch_dialect().several_answers else num_generations
+        several = self.answers_several and self.batch_dialect().several_answers
+        return 1 if several else num_generations
 
     async def create_job(self, file: JobFile, metadata: Mapping[str, str]) -> JobStatus:
         """Upload the file and create a batch from it.
@@ -379,12 +404,14 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
     def job_body(self, file: JobFile, file_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
         """What a job is created with, from a file that was uploaded."""
         dialect = self.batch_dialect()
+        told = told_to(dialect, metadata)
         return {
             "input_file_id": file_id,
             "endpoint": file.url,
-            "completion_window": dialect.window,
-            **({"metadata": dict(metadata)} if metadata and dialect.takes_metadata else {}),
+            **({"completion_window": dialect.window} if dialect.window else {}),
+            **({"metadata": told} if told and dialect.takes_metadata else {}),
             **({"output_expires_after": KEPT} if dialect.expires_files else {}),
+            **({"auto_delete_input_file": False} if dialect.deletes_input else {}),
         }
 
     def as_job(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -530,15 +557,18 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
             raise IncompleteResultsError(said, ended=_end_of(job), gone=gone)
 
     async def _faults(self, job: Mapping[str, Any]) -> AsyncIterator[BatchResult]:
-        """The lines of its input that a job failed for."""
+        """The lines of its input that a job failed for, where the server shows that."""
         bad = {count_in(each.get("line")): str(each.get("message")) for each in _problems_of(job)}
         bad.pop(0, None)
         number = 0
-        async for line in self._lines(text_in(job.get("input_file_id")) if bad else ""):
-            number += 1
-            if number in bad:
-                key, mark = split_custom_id(_custom_id_in(line))
-                yield BatchResult(key, BadRequestError(bad[number]), mark)
+        try:
+            async for line in self._lines(text_in(job.get("input_file_id")) if bad else ""):
+                number += 1
+                if number in bad:
+                    key, mark = split_custom_id(_custom_id_in(line))
+                    yield BatchResult(key, BadRequestError(bad[number]), mark)
+        except (BadRequestError, ModelNotFoundError, AuthenticationError):
+            return
 
     def answering_model(self) -> str:
         """The model that answers have to name, where they name one that can be compared. Empty: any."""
@@ -608,11 +638,16 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
             refused=count_in(counts.get("failed")),
             message=said[:MOST_WORDS],
             error=job_error(problems, said) if state == "failed" else None,
-            metadata={name: each for name, each in object_in(job.get("metadata")).items() if isinstance(each, str)},
+            metadata=self._metadata_in(job),
             created=seconds_of(job.get("created_at")),
             page=f"{BATCH_PAGES}/{job['id']}" if self.url() == OPENAI_URL else "",
             unknown=_word_of(job) not in JOB_STATES,
         )
+
+    def _metadata_in(self, job: Mapping[str, Any]) -> dict[str, str]:
+        shown = {name: each for name, each in object_in(job.get("metadata")).items() if isinstance(each, str)}
+        mark = shown.get(self.batch_dialect().mark_key)
+        return shown if mark is None else {**shown, MARK: mark}
 
     async def _get(self, path: str, **query: object) -> dict[str, Any]:
         import httpx2
@@ -641,6 +676,7 @@ class OpenAILLM(ChatBatchesLLM):
     tokens_name: ClassVar[str] = ""
 
     form_title = "OpenAI or compatible"
+    form_more = ("organization",)
 
     provider: Annotated[Literal["openai"], Field(title="Provider")] = "openai"  # pyright: ignore[reportIncompatibleVariableOverride]
     base_url: Annotated[
@@ -650,9 +686,9 @@ class OpenAILLM(ChatBatchesLLM):
     credentials: Annotated[
         str | None,
         Field(title="Credentials", description="Name of an LLM credentials block. Empty: OPENAI_API_KEY."),
-        Aside(),
+        Unasked(),
     ] = None
-    organization: Annotated[str, Field(title="Organization", description="Empty: the key's own."), Aside()] = ""
+    organization: Annotated[str, Field(title="Organization", description="Empty: the key's own."), Unasked()] = ""
 
     @property
     def account(self) -> Hashable:
@@ -1002,6 +1038,13 @@ def limit_in(message: str) -> int | None:
     is_fraction = "." in number and (unit or not re.fullmatch(r"\d{1,3}(\.\d{3})+", number))
     plain = re.sub(r"[^\d.]" if is_fraction else r"\D", "", number)
     return int(float(plain) * FACTORS[unit]) or None
+
+
+def told_to(dialect: BatchDialect, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What of a job's metadata a server takes: all of it, or the mark under the key that it has for that."""
+    if dialect.mark_key == MARK:
+        return dict(metadata)
+    return {dialect.mark_key: metadata[MARK]} if MARK in metadata else {}
 
 
 def file_name(mark: str | None) -> str:

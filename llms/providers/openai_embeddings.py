@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from llms.embeddings import ServiceEmbeddings, text_to_embed
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.openai import EMBEDDINGS, OpenAILLM
 from llms.providers.parameters import Dimensions
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
@@ -28,7 +28,7 @@ class OpenAIEmbeddings(OpenAILLM, ServiceEmbeddings):
     """
 
     provider: Annotated[Literal["openai-embeddings"], Field(title="Provider")] = "openai-embeddings"  # pyright: ignore[reportIncompatibleVariableOverride]
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,

@@ -20,7 +20,7 @@ from llms.batch import BatchResult
 from llms.errors import BadRequestError, LLMError, error_for_status
 from llms.http import new_session, request_errors
 from llms.images import ImageGenerationModel, image_type, images_in, is_address
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.openai import IMAGES, OpenAILLM
 from llms.providers.parameters import keywords_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, PriceSource
@@ -41,8 +41,8 @@ class OpenAIImageGeneration(OpenAILLM, ImageGenerationModel):
     """
 
     provider: Annotated[Literal["openai-images"], Field(title="Provider")] = "openai-images"  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 300.0
-    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Aside()] = None
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 300.0
+    structured_output: Annotated[JSONSchema | None, Field(exclude=True), Unasked()] = None
 
     def price_source(self) -> PriceSource | None:
         return PriceSource(self.url(), self.model, images=True)
@@ -138,7 +138,7 @@ class OpenAIImageGeneration(OpenAILLM, ImageGenerationModel):
         if not is_address(answer):
             return answer
         try:
-            data = await self.look(partial(self._content, answer))
+            data = await self.call_briefly(partial(self._content, answer))
             image_type(data)
         except (LLMError, ValueError) as error:
             raise LLMError(f"an image was made, but isn't at its address {short(answer)}: {error}") from None

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from llms.providers.openai import ChatCompletionsLLM
+from llms.providers.openai import ChatBatchesLLM
 
 
-class RegionalLLM(ChatCompletionsLLM):
-    """A model behind OpenAI's protocol, at an address by region."""
+class RegionalLLM(ChatBatchesLLM):
+    """A model behind OpenAI's protocol with its batches, at an address by region."""
 
     regions: ClassVar[Mapping[str, str]]
     """Addresses by region."""

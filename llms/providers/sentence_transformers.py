@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from llms.embeddings import Embeddings
 from llms.errors import ModelNotFoundError
 from llms.extras import package
-from llms.parameters import Aside
+from llms.parameters import Unasked
 
 
 class SentenceTransformerEmbeddings(Embeddings):
@@ -36,7 +36,7 @@ class SentenceTransformerEmbeddings(Embeddings):
     device: Annotated[
         str | None,
         Field(title="Device", description="Such as cpu, cuda, cuda:1, mps. Empty: the best there is."),
-        Aside(),
+        Unasked(),
     ] = None
     prompts: Annotated[
         dict[str, str], Field(title="Prompts", description="What is put before a text, by a name of your choice.")
@@ -49,7 +49,7 @@ class SentenceTransformerEmbeddings(Embeddings):
     ] = False
     revision: Annotated[str | None, Field(title="Revision", description="A branch, tag or commit. Empty: main.")] = None
     token: Annotated[
-        SecretStr | None, Field(exclude=True, description="The Hub's key itself; better by HF_TOKEN."), Aside()
+        SecretStr | None, Field(exclude=True, description="The Hub's key itself; better by HF_TOKEN."), Unasked()
     ] = None
     truncate_dim: Annotated[
         int | None, Field(ge=1, title="Numbers", description="Of a vector, where the model can make it shorter.")

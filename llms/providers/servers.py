@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, SecretStr
 
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.providers.inference_endpoints import served_model
 from llms.providers.openai import ChatCompletionsLLM
 from llms.typing import FormattedInput, GenerateOutput
@@ -21,7 +21,7 @@ class ServerLLM(ChatCompletionsLLM):
     base_url: Annotated[
         str | None, Field(title="Address", description="Of the server, with its port. Empty: this machine.")
     ] = None
-    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Aside()] = 600.0
+    timeout: Annotated[float, Field(gt=0, title="Timeout", description="Seconds for one request."), Unasked()] = 600.0
 
     _served: str = PrivateAttr(default="")
 

@@ -37,7 +37,7 @@ from llms.providers.parameters import (
     keywords_in,
 )
 from llms.reading import object_in
-from llms.secrets import know
+from llms.secrets import forget, know
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema, PriceSource
 
 LISTED = "https://api.together.xyz/v1"
@@ -86,6 +86,11 @@ class TogetherLLM(ChatBatchesLLM):
         """Answer one chat or bare prompt. Raises LLMError."""
         return await self.generated(input, num_generations, keywords_in(locals()))
 
+    def url(self) -> str:
+        """The address that requests go to. The SDK's variable holds it without its path since version 3."""
+        url = super().url()
+        return url if url.endswith("/v1") else f"{url}/v1"
+
     def price_source(self) -> PriceSource | None:
         """At the address that it had before, which price lists go by."""
         url = self.url()
@@ -100,7 +105,11 @@ class TogetherLLM(ChatBatchesLLM):
         fields = {"purpose": "batch-api", "file_name": name, "file_type": "jsonl", "checksum": checksum}
         file_id, address = await self._place_for(fields)
         if address:
-            await self._put(file, address)
+            know(address)
+            try:
+                await self._put(file, address)
+            finally:
+                forget(address)
             await self._post(f"/files/{file_id}/preprocess", {})
         return file_id
 
@@ -129,7 +138,6 @@ class TogetherLLM(ChatBatchesLLM):
 
     async def _put(self, file: JobFile, address: str) -> None:
         """Send the bytes to the provider's store, which isn't sent the key: the address itself is the permission."""
-        know(address)
         timeout = max(self.timeout, SECONDS_PER_UPLOAD)
         with request_errors(f"the store of {self.url()}", timeout), file.path.open("rb") as stream:
             async with (

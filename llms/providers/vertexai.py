@@ -44,7 +44,7 @@ from llms.errors import (
 )
 from llms.extras import package
 from llms.http import written
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.providers.google import GoogleLLM, as_completion, error_of, job_from
 from llms.providers.openai import CHAT, file_name, parse_answer
 from llms.reading import json_in, object_in, seconds_of, text_in
@@ -94,7 +94,7 @@ class VertexAILLM(GoogleLLM):
             pattern=r"^[a-z0-9.:-]*$",
             description=f"Empty: {PROJECT_VARIABLE}, or the signed-in one's.",
         ),
-        Aside(),
+        Unasked(),
     ] = ""
     # It's a part of the address: letters, digits and dashes make no other server's.
     location: Annotated[
@@ -108,7 +108,7 @@ class VertexAILLM(GoogleLLM):
             pattern=r"^(gs://)?[a-z0-9._/-]*$",
             description="For batches: gs://bucket/folder, where their files are written.",
         ),
-        Aside(),
+        Unasked(),
     ] = ""
 
     @property
