@@ -74,6 +74,11 @@ from tasks.targets.argilla import PreferenceToArgilla, TextGenerationToArgilla
 from tasks.targets.places import TargetError
 from tasks.targets.savers import PushToHub, Saver, SaveToDisk, SaveToFiles
 from tasks.typing import Ask, ChatType, GeneratorStepOutput, Row, StepInput, StepOutput
+from tasks.verifying.answers import VerifyAnswer
+from tasks.verifying.code import VerifyCode
+from tasks.verifying.judge import JudgeSolution
+from tasks.verifying.solving import SolveProblem
+from tasks.verifying.verdicts import PassRate
 from tasks.writing.clair import CLAIR
 from tasks.writing.genstruct import Genstruct
 from tasks.writing.image_generation import ImageGeneration, SaveImages
@@ -82,7 +87,7 @@ from tasks.writing.structured_generation import StructuredGeneration
 from tasks.writing.text_generation import ChatGeneration, TextGeneration, TextGenerationWithImage
 from tasks.writing.urial import URIAL
 
-find_moved("tasks")
+find_moved(__name__)
 
 __all__ = [
     "DBSCAN",
@@ -138,6 +143,7 @@ __all__ = [
     "GroupColumns",
     "InstructionBacktranslation",
     "JudgeAgreement",
+    "JudgeSolution",
     "JoinClusterLabels",
     "ImageGeneration",
     "KeepColumns",
@@ -155,6 +161,7 @@ __all__ = [
     "ModelStep",
     "MonolingualTripletGenerator",
     "PairRM",
+    "PassRate",
     "PairwiseJudge",
     "PrometheusEval",
     "PrepareExamples",
@@ -175,6 +182,7 @@ __all__ = [
     "SaveToFiles",
     "Saver",
     "SelfInstruct",
+    "SolveProblem",
     "Source",
     "SourceError",
     "Step",
@@ -197,6 +205,8 @@ __all__ = [
     "UltraFeedback",
     "UniformColumn",
     "UnreadableAnswerError",
+    "VerifyAnswer",
+    "VerifyCode",
     "label_clusters",
     "UuidColumn",
     "make_generator_step",

@@ -19,7 +19,7 @@ from llms.embeddings import Embeddings
 from llms.errors import Failure, KeptError, failure_of
 from llms.images import ImageGenerationModel
 from llms.loop import run_sync
-from llms.parameters import Aside, ParameterError, short
+from llms.parameters import ParameterError, Unasked, short
 from llms.typing import PARTS_OF_TOKENS, ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
 from tasks.arrow import cleaned, unkeepable
 from tasks.cells import check_prompt
@@ -86,7 +86,7 @@ class ModelStep(Step):
     fails_rows = True
 
     # All rows of a shard are asked for at once.
-    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Unasked()] = 50
 
     @property
     @abstractmethod
@@ -242,6 +242,16 @@ class Task(ModelStep):
     """
 
     form_first = ("llm",)
+    form_more = (
+        "system_prompt",
+        "examples",
+        "num_generations",
+        "group_generations",
+        "use_default_structured_output",
+        "add_reasoning",
+        "add_raw_input",
+        "add_raw_output",
+    )
 
     llm: Annotated[AnyLLM, Field(title="LLM", description="Who answers.")]
     system_prompt: Annotated[

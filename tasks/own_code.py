@@ -11,7 +11,8 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 from llms.code import changed_names, code_digest, digest_of_text, function_digest
-from llms.parameters import OURS, is_ours
+from llms.parameters import is_ours
+from llms.root import is_of_project
 
 PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
@@ -125,8 +126,8 @@ class _Reading:
     def _is_followed(self, module: str) -> bool:
         """Whether code of a module is the user's own: not ours, Python's, or of a package that is installed."""
         top = module.partition(".")[0]
-        if top in OURS or top == self._home:
-            return top not in OURS
+        if is_of_project(module) or top == self._home:
+            return not is_of_project(module)
         file = getattr(sys.modules.get(module), "__file__", None) or ""
         return top not in sys.stdlib_module_names and not is_installed(file)
 

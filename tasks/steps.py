@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, cast
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from llms.code import digest_of_text
-from llms.parameters import Aside, Configurable, is_ours, set_quietly
+from llms.markup import Facts, Folded
+from llms.parameters import Configurable, Unasked, is_ours, set_quietly
 from tasks.own_code import own_code
 from tasks.templates import template_source
 from tasks.typing import Columns, GeneratorStepOutput, Row, StepInput
@@ -63,6 +64,8 @@ class Step(Configurable, ABC):
     joins_rows: ClassVar[bool] = False
     """Whether it makes one row of a row of every step before it, with the columns of all."""
 
+    form_more = ("input_mappings", "output_mappings", "input_batch_size")
+
     name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""
     input_mappings: Annotated[
         dict[str, str],
@@ -73,7 +76,7 @@ class Step(Configurable, ABC):
         Field(title="Output columns", description='{"generation": "answer"} writes it to the column `answer`.'),
     ] = {}
     input_batch_size: Annotated[
-        int, Field(ge=1, title="Rows per call", description="How many rows `process` gets at a time."), Aside()
+        int, Field(ge=1, title="Rows per call", description="How many rows `process` gets at a time."), Unasked()
     ] = 50
 
     _pipeline: PipelineLike | None = PrivateAttr(default=None)
@@ -123,7 +126,7 @@ class Step(Configurable, ABC):
     @property
     def _logger(self) -> logging.Logger:
         """For the code of a step of one's own, as in distilabel."""
-        return logging.getLogger(f"tasks.{self.name}")
+        return logging.getLogger(f"{__package__}.{self.name}")
 
     @property
     def template_names(self) -> tuple[str, ...]:
@@ -204,6 +207,23 @@ class Step(Configurable, ABC):
         code = {} if is_ours(type(self)) else own_code(type(self))
         return {**super().identity(), "version": self.version, "templates": templates, **code}
 
+    def _facts(self) -> Facts:
+        columns = {"columns in": columns_told(self.columns_read()), "columns out": columns_told(self.columns_written())}
+        prompts = [Folded(name, template_source(name)) for name in self.template_names]
+        told = {name: each for name, each in columns.items() if each} | ({"prompts": prompts} if prompts else {})
+        settings = super()._facts()
+        return Facts(settings.kind, self.name, {**told, **settings.facts})
+
+    def columns_read(self) -> dict[str, bool]:
+        """The columns that it reads, by the dataset's names: to whether they must be there."""
+        columns = self.inputs
+        required = columns if isinstance(columns, dict) else dict.fromkeys(columns, True)
+        return {self.input_mappings.get(name, name): needed for name, needed in required.items()}
+
+    def columns_written(self) -> dict[str, bool]:
+        """The columns that it adds, by the dataset's names, as far as they are known without reading anything."""
+        return dict.fromkeys((self.output_mappings.get(name, name) for name in self.own_columns()), True)
+
     def map(self, rows: MappableRows[T], *others: Any) -> T:
         """This step over the rows of a flow, lazily, shard by shard."""
         return rows.map(self, *others)
@@ -240,8 +260,10 @@ class SourceTypes:
 class GeneratorStep(Step):
     """A step that makes rows from nothing or from outside: the root of a pipeline."""
 
-    batch_size: Annotated[int, Field(ge=1, exclude=True, description="How many rows are made at a time."), Aside()] = 50
-    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    batch_size: Annotated[
+        int, Field(ge=1, exclude=True, description="How many rows are made at a time."), Unasked()
+    ] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Unasked()] = 50
     input_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
 
     @abstractmethod
@@ -266,7 +288,7 @@ class GeneratorStep(Step):
 class GlobalStep(Step):
     """A step that needs all rows at once."""
 
-    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Unasked()] = 50
 
     def batch_length(self, inputs: Sequence[StepInput]) -> int:
         return max(map(len, inputs), default=1) or 1
@@ -327,6 +349,11 @@ def failed_elsewhere(row: Row, step: str) -> bool:
     return any(
         value is not None and key.startswith("error_") and key != f"error_{step}" for key, value in metadata.items()
     )
+
+
+def columns_told(columns: Mapping[str, bool]) -> str:
+    """Columns in a line, with a mark on those that may be missing."""
+    return ", ".join(name if needed else f"{name} (optional)" for name, needed in columns.items())
 
 
 def snake_case(name: str) -> str:

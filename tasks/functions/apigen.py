@@ -63,6 +63,7 @@ class APIGenGenerator(Task):
     """
 
     form_first = ("llm", "number", "numbers")
+    form_more = ("seed",)
     use_default_structured_output: Annotated[
         bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True
@@ -350,9 +351,10 @@ class APIGenSemanticChecker(Task):
 
 
 THOUGHT = re.compile(
-    r"^[\s>#*_`-]*(?:thoughts?|reason(?:ing)?|rationale)[\s*_`]*:(?P<text>.*)", re.IGNORECASE | re.DOTALL | re.MULTILINE
+    r"^[ \t>#*_`-]*(?:thoughts?|reason(?:ing)?|rationale)[\s*_`]*:(?P<text>.*)",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
-PASSES = re.compile(r"^[\s>#*_`-]*pass(?:es|ed)?[\s*_`]*[:=?](?P<text>[^\n]*)", re.IGNORECASE | re.MULTILINE)
+PASSES = re.compile(r"^[ \t>#*_`-]*pass(?:es|ed)?[\s*_`]*[:=?](?P<text>[^\n]*)", re.IGNORECASE | re.MULTILINE)
 VERDICT = re.compile(r"^\W*(?:(?P<yes>yes|true|pass(?:es|ed)?)|no|false|fail(?:s|ed)?)\b(?P<rest>.*)$", re.IGNORECASE)
 
 

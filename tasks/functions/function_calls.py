@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, PrivateAttr
 
 from llms.parameters import short
+from llms.root import file_of_project
 from tasks.functions.sandbox import Limits, Outcome, Sandbox
 from tasks.reading.replies import json_of
 from tasks.rows.formatting import Format
@@ -131,7 +131,6 @@ class APIGenExecutionChecker(Format):
     ] = 20_000
 
     _sandbox: Sandbox | None = PrivateAttr(default=None)
-    _one_at_a_time: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
     def inputs(self) -> Columns:
@@ -143,22 +142,23 @@ class APIGenExecutionChecker(Format):
 
     def identity(self) -> dict[str, Any]:
         """With the code of the functions: other functions give other results."""
-        return {**super().identity(), "functions": digest_of_files(Path(self.libpath))}
+        return {**super().identity(), "functions": digest_of_files(Path(file_of_project(self.libpath)))}
 
     def load(self) -> None:
         """Load the functions. Raises SandboxError where they can't be."""
-        with self._one_at_a_time:
-            if self._sandbox is None:
-                limits = Limits(self.timeout, self.memory_mb * 2**20, self.max_result_length)
-                sandbox = Sandbox(self.libpath, limits)
-                sandbox.start()
-                self._sandbox = sandbox
+        self._started()
+
+    def _started(self) -> Sandbox:
+        limits = Limits(self.timeout, self.memory_mb * 2**20, self.max_result_length)
+        sandbox = self._sandbox or Sandbox(file_of_project(self.libpath), limits)
+        sandbox.start()
+        self._sandbox = sandbox
+        return sandbox
 
     def unload(self) -> None:
-        with self._one_at_a_time:
-            if self._sandbox is not None:
-                self._sandbox.stop()
-            self._sandbox = None
+        if self._sandbox is not None:
+            self._sandbox.stop()
+        self._sandbox = None
 
     def format_row(self, row: Row) -> Row:
         outcomes = self._outcomes(row.get("answers"))
@@ -174,10 +174,8 @@ class APIGenExecutionChecker(Format):
             return [Outcome(False, f"answers: {error}")]
         if len(calls) > MOST_CALLS:
             return [Outcome(False, f"there are {len(calls)} calls, more than {MOST_CALLS}")]
-        self.load()
-        with self._one_at_a_time:
-            sandbox = cast("Sandbox", self._sandbox)
-            return [sandbox.call(call.name, call.arguments) for call in calls]
+        sandbox = self._started()
+        return [sandbox.call(call.name, call.arguments) for call in calls]
 
 
 def digest_of_files(path: Path) -> str:

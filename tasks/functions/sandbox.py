@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -18,12 +19,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
-START_SECONDS, GRACE_SECONDS = 60.0, 5.0
+START_SECONDS, GRACE_SECONDS = 300.0, 30.0
 """How long the functions may take to load, and how much longer than its limit a call may take to be ended."""
+MOST_LATE = 3
 
 
 class SandboxError(RuntimeError):
     """The functions can't be loaded. The message says why."""
+
+
+class SandboxLateError(SandboxError):
+    """The functions took too long to load, as they may on a machine that is busy for a while."""
 
 
 class Outcome(NamedTuple):
@@ -44,6 +50,8 @@ class Limits:
     result_length: int
     network_namespace: bool = True
     """Whether to try for a network namespace of its own. Where there's none, Python's sockets are refused."""
+    untrusted: bool = False
+    """Whether they run code that nobody has looked at: it may read what Python itself needs, and no other file."""
 
 
 class Sandbox:
@@ -54,7 +62,7 @@ class Sandbox:
     next call starts another.
 
     The limits are against accidents, and against arguments that a model made up. They are no jail for hostile code:
-    the functions are the user's own, and may read every file that the user may read.
+    the functions are the user's own, and may read every file that the user may read, unless they are `untrusted`.
     """
 
     def __init__(self, libpath: str, limits: Limits) -> None:
@@ -64,9 +72,21 @@ class Sandbox:
         self.isolated = False
         """Whether the process has a network namespace of its own."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._late = 0
+        """How often in a row the functions took too long to load."""
+        self._one_at_a_time = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[Sandbox], tuple[str, Limits]]:
+        """Elsewhere it starts a process of its own."""
+        return type(self), (self.libpath, self.limits)
 
     def start(self) -> None:
-        """Load the functions. Raises SandboxError."""
+        """Load the functions, unless they are. Raises SandboxError."""
+        with self._one_at_a_time:
+            if self._process is None:
+                self._start()
+
+    def _start(self) -> None:
         if not hasattr(os, "fork"):
             raise SandboxError("functions can be run on Linux and macOS, not on this system")
         if not Path(self.libpath).exists():
@@ -84,33 +104,52 @@ class Sandbox:
         )
         self._finalizer = weakref.finalize(self, end, process, folder)
         settings = {"libpath": str(Path(self.libpath).resolve()), "folder": folder, **asdict(self.limits)}
-        said = self._answer(settings, START_SECONDS)
+        try:
+            said = self._answer(settings, START_SECONDS)
+        except TimeoutError:
+            self.stop()
+            self._late += 1
+            # Where it's for good, each row would wait as long.
+            kind = SandboxLateError if self._late < MOST_LATE else SandboxError
+            raise kind(f"libpath: the process that loads the functions took longer than {START_SECONDS:g} s") from None
         if said is None or said["problem"]:
             self.stop()
-            ended = f"the process that loads the functions ended, or took longer than {START_SECONDS:g} s"
-            raise SandboxError(f"libpath: {said['problem'] if said else ended}")
-        self.functions, self.isolated = said["functions"], said["isolated"]
+            raise SandboxError(f"libpath: {said['problem'] if said else 'the process that loads the functions ended'}")
+        self.functions, self.isolated, self._late = said["functions"], said["isolated"], 0
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._finalizer()
-            self._process = None
+        with self._one_at_a_time:
+            if self._process is not None:
+                self._finalizer()
+                self._process = None
 
     def call(self, name: str, arguments: dict[str, Any]) -> Outcome:
-        """Call a function. Raises SandboxError where the process has to be started and can't be."""
+        """Call a function; calls of several threads wait for each other.
+
+        Raises:
+            SandboxError: the process has to be started, and can't be.
+        """
+        with self._one_at_a_time:
+            return self._call(name, arguments)
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> Outcome:
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()
         if name not in self.functions:
             return Outcome(False, f"there is no function {name!r:.100}; there are {', '.join(self.functions)}")
-        said = self._answer({"name": name, "arguments": arguments}, self.limits.seconds + GRACE_SECONDS)
+        try:
+            said = self._answer({"name": name, "arguments": arguments}, self.limits.seconds + GRACE_SECONDS)
+        except TimeoutError:
+            self.stop()
+            return Outcome(False, f"it took longer than {self.limits.seconds:g} s")
         if said is None:
             self.stop()
             return Outcome(False, "it ended the process that runs the functions")
         return Outcome(said["kept"], said["result"])
 
     def _answer(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """What the process answers; None where it ended, or is late."""
+        """What the process answers; None where it ended. Raises TimeoutError where it's late."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         deadline, line = time.monotonic() + seconds, b""
@@ -123,8 +162,9 @@ class Sandbox:
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
-                ready = waiting.select(max(0.0, deadline - time.monotonic()))
-                part = os.read(process.stdout.fileno(), 1 << 20) if ready else b""
+                if not waiting.select(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                part = os.read(process.stdout.fileno(), 1 << 20)
                 if not part:
                     return None
                 line += part

@@ -74,6 +74,7 @@ class Limits(NamedTuple):
     memory: int
     result_length: int
     network_namespace: bool
+    untrusted: bool
 
 
 Outcome: TypeAlias = dict[str, Any]
@@ -262,7 +263,7 @@ def run_in_fork(function: Function, arguments: dict[str, Any], limits: Limits, f
     """Call a function under limits, write what came of it, and end the process."""
     try:
         set_limits(limits, folder)
-        guard = Guard(folder)
+        guard = Guard(folder, readable_by_all() if limits.untrusted else None)
         sys.addaudithook(guard)
         # `multiprocessing` starts processes by it, and there's no audit event for that.
         _posixsubprocess.fork_exec = guard.refuse_process
@@ -308,8 +309,10 @@ class Guard:
     It sees what Python's own functions do, not what a library does in C.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, readable: frozenset[str] | None = None) -> None:
         self.folder = os.path.realpath(folder)
+        self.readable = readable
+        """The files and folders that may be read besides; None where all may be."""
         self.refused: list[str] = []
         self.files = 0
 
@@ -325,6 +328,10 @@ class Guard:
             self.refuse(f"it tried to start a process ({event})")
         elif event in {"os.kill", "os.killpg"} and args[0] != os.getpid():
             self.refuse("it tried to send a signal to another process")
+        elif self.readable is not None and event in {"os.listdir", "os.scandir"}:
+            self.check_readable(args[0])
+        elif self.readable is not None and (event in LEADS_OUT or (event == "ctypes.dlopen" and args[0])):
+            self.refuse(f"it tried to get around Python ({event})")
 
     def refuse(self, what: str) -> NoReturn:
         self.refused.append(what)
@@ -343,6 +350,15 @@ class Guard:
                 self.refuse(f"it made more than {MOST_FILES} files")
         elif re.match(rf"/proc/(?!{os.getpid()}/)\d+/", os.path.realpath(os.fsdecode(path))):
             self.refuse(f"it tried to read {os.fsdecode(path)!r:.100}, of another process")
+        else:
+            self.check_readable(path)
+
+    def check_readable(self, path: Any) -> None:
+        if self.readable is None or isinstance(path, int) or path is None:
+            return
+        real = os.path.realpath(os.fsdecode(path))
+        if not any(is_within(real, each) for each in (self.folder, *self.readable)):
+            self.refuse(f"it tried to read {os.fsdecode(path)!r:.100}")
 
     def check_inside(self, path: Any, folder: int = -1) -> None:
         """Check a path that is changed, relative to an open folder where there's one."""
@@ -351,8 +367,19 @@ class Guard:
         elif folder != -1:
             path = str(Path(f"/proc/self/fd/{folder}", os.fsdecode(path)))
         real = os.path.realpath(os.fsdecode(path))
-        if real != os.devnull and os.path.commonpath([self.folder, real]) != self.folder:
+        if real != os.devnull and not is_within(real, self.folder):
             self.refuse(f"it tried to write to {os.fsdecode(path)!r:.100}, outside of its working folder")
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or lies in it; both without links."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def readable_by_all() -> frozenset[str]:
+    """What Python needs for its imports, and what nobody would keep to himself."""
+    own = {sys.prefix, sys.base_prefix, *filter(os.path.exists, sys.path)}
+    return frozenset(map(os.path.realpath, own | {os.devnull, "/dev/urandom", "/usr/share/zoneinfo", "/etc/localtime"}))
 
 
 CHANGES_FILES: dict[str, tuple[tuple[int, int | None], ...]] = {
@@ -372,6 +399,10 @@ USES_NETWORK = {
 STARTS_PROCESSES = {
     *("subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn"),
 }
+
+
+LEADS_OUT = {"ctypes.dlsym", "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sqlite3.connect"}
+"""What leads past the functions of Python that are watched. A database in memory takes in any file, unseen."""
 
 
 class Printed(io.TextIOBase):

@@ -80,6 +80,7 @@ class EvolInstruct(RoundsTask):
     """
 
     form_first = ("llm", "num_evolutions")
+    form_more = ("store_evolutions", "include_original_instruction", "max_tries", "seed")
     use_default_structured_output: Annotated[
         bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True
@@ -224,6 +225,7 @@ class EvolQuality(RoundsTask):
     """
 
     form_first = ("llm", "num_evolutions")
+    form_more = ("store_evolutions", "include_original_response", "max_tries", "seed")
     use_default_structured_output: Annotated[
         bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True

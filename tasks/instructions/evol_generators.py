@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llms.parameters import Aside, ParameterError
+from llms.parameters import ParameterError, Unasked
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import UnreadableAnswerError
 from tasks.instructions.elimination import check_answer, check_evolution, rewritten_in
@@ -68,7 +68,7 @@ class EvolInstructGenerator(GeneratorTask, RoundsTask):
     use_default_structured_output: Annotated[
         bool, Field(title="Answer as JSON", description="Ask for it, where the provider can make sure of it.")
     ] = True
-    num_instructions: Annotated[int, Field(ge=1, title="Instructions", description="How many to make up."), Aside()]
+    num_instructions: Annotated[int, Field(ge=1, title="Instructions", description="How many to make up."), Unasked()]
     min_length: Annotated[int, Field(ge=1, title="Shortest", description="In characters.")] = 512
     max_length: Annotated[int, Field(ge=1, title="Longest", description="In characters.")] = 1024
     generate_answers: Annotated[bool, Field(title="Answer", description="Have the instructions answered too.")] = False

@@ -23,7 +23,7 @@ and ones that need thought. Write each as a person would who wants something fro
 with a verb that says what is to be done. Leave out anything that can't be answered with words alone."""
 
 ITEM = re.compile(
-    r"^\s*(?:[-*•]\s+)?[*_#\s]*(?:(?:instruction|query|question|prompt|task)\s*(?:no\.?\s*)?#?)?\s*\(?"
+    r"^\s*+(?:[-*•]\s++)?[*_#\s]*+(?:(?:instruction|query|question|prompt|task)\s*(?:no\.?\s*)?#?)?\s*\(?"
     r"(?P<number>\d{1,3})[*_]*\s*[.):\]]+(?:\s+|[*_]+\s*)(?P<text>.*)$",
     re.IGNORECASE,
 )

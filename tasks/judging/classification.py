@@ -183,7 +183,7 @@ def within(label: str, text: str) -> bool:
 
 
 LABELLED = re.compile(
-    r"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[*_`]*(?:(?:the|my|final|best)\s+)*(?:labels?|categor(?:y|ies)|class(?:es)?)"
+    r"^[\s>#*_`•+-]*+(?:\d+[.)]\s*+)?[*_`]*+(?:(?:the|my|final|best)\s+)*(?:labels?|categor(?:y|ies)|class(?:es)?)"
     r"[\s_]*#?\s*(?P<number>\d*)[*_`]*\s*(?::|=|(?P<sentence>\b(?:is|are)\b))[\s*_`:]*(?P<text>.*?)[\s*_`]*$",
     re.IGNORECASE,
 )

@@ -186,7 +186,7 @@ def of_both_orders(answers: Sequence[Answer]) -> Answer:
 
 
 VERDICT = re.compile(
-    r"^[\s>#*_`•+-]*(?:(?:my|the|final|overall)\s+)*(?:verdict|winner|decision|judge?ment|choice|preference"
+    r"^[ \t>#*_`•+-]*(?:(?:my|the|final|overall)\s+)*(?:verdict|winner|decision|judge?ment|choice|preference"
     r"|(?:better|preferred)\s+(?:answer|response))[*_`]*\s*(?:[:=]|(?P<sentence>is\b))(?P<verdict>.+)$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -377,7 +377,7 @@ def blocks_in_text(text: str, criteria: Sequence[Criterion]) -> list[tuple[str, 
     names = {bare(each.name): each.name for each in criteria}
     written = "|".join(re.sub(r"[_-]", r"[\\s_-]", name) for name in sorted(names.values(), key=len, reverse=True))
     header = re.compile(
-        rf"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[\s*_`]*(?:criterion\s*#?\d*[*_`]*\s*[:.–-]?\s*)?[*_`\"']*(?P<name>{written})"
+        rf"^[\s>#*_`•+-]*+(?:\d+[.)]\s*+)?[\s*_`]*+(?:criterion\s*#?\d*[*_`]*\s*[:.–-]?\s*)?[*_`\"']*(?P<name>{written})"
         r"[*_`\"']*\s*(?:\([^)]*\))?[*_`]*\s*(?:$|[:=–—-]+[\s*_`]*(?P<rest>.*)$)",
         re.IGNORECASE,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, SecretStr
 
 from llms.extras import package
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from tasks.steps import Step
 
 
@@ -18,7 +18,7 @@ class LocalModelStep(Step):
     form_first = ("model",)
 
     input_batch_size: Annotated[
-        int, Field(ge=1, title="Rows per call", description="How many the model gets at a time."), Aside()
+        int, Field(ge=1, title="Rows per call", description="How many the model gets at a time."), Unasked()
     ] = 8
     model: Annotated[str, Field(title="Model", description="Of the Hugging Face Hub, or the path of a folder.")]
     revision: Annotated[str | None, Field(title="Revision", description="A branch, tag or commit. Empty: main.")] = None
@@ -28,10 +28,10 @@ class LocalModelStep(Step):
     device: Annotated[
         str | None,
         Field(title="Device", description="Such as cpu, cuda, cuda:1. Empty: a GPU where there is one."),
-        Aside(),
+        Unasked(),
     ] = None
     token: Annotated[
-        SecretStr | None, Field(exclude=True, description="The Hub's key itself; better by HF_TOKEN."), Aside()
+        SecretStr | None, Field(exclude=True, description="The Hub's key itself; better by HF_TOKEN."), Unasked()
     ] = None
     truncation: Annotated[
         bool, Field(title="Cut", description="Texts that are longer than the model takes. Off: such a row fails.")

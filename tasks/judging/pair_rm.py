@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from llms.extras import package
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from tasks.cells import text_in, texts_in
 from tasks.judging.local_models import LocalModelStep
 from tasks.rows.columns import with_columns_of_all
@@ -77,7 +77,7 @@ class PairRM(LocalModelStep):
         ),
     ] = 2048
     pairs_per_call: Annotated[
-        int, Field(ge=1, title="Pairs per call", description="How many the model compares at a time."), Aside()
+        int, Field(ge=1, title="Pairs per call", description="How many the model compares at a time."), Unasked()
     ] = 8
 
     _marks: list[int] = PrivateAttr(default_factory=list)

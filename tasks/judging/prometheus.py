@@ -211,7 +211,7 @@ class PrometheusEval(Task):
 
 
 RESULT = re.compile(r"[*_`]*\[\s*RESULT\s*\][*_`]*\s*:?", re.IGNORECASE)
-RESULT_LINE = re.compile(r"^[\s*_#>]*(?:final\s+)?(?:result|score|verdict)[*_]*\s*[:=]", re.IGNORECASE | re.MULTILINE)
+RESULT_LINE = re.compile(r"^[ \t*_#>]*(?:final\s+)?(?:result|score|verdict)[*_]*\s*[:=]", re.IGNORECASE | re.MULTILINE)
 
 
 def feedback_and_result(text: str) -> tuple[Any, Any]:

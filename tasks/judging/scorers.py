@@ -159,7 +159,7 @@ def scores_schema(noun: Noun, count: int) -> JSONSchema:
 
 Said: TypeAlias = list[tuple[int | None, Any]]
 
-MARKUP = r"[\s>*_`#|•+-]*"
+MARKUP = r"[\s>*_`#|•+-]*+"
 ITEM = r"(?:instruction|question|prompt|response|answer|item|text)s?"
 HEADER = re.compile(
     # `Instruction 1`, `Score 1`, `2. **Score of response #1**`; `[1]`, `2. [1]`; `1.`, `1:`, `| 1 |`, `1 - `
@@ -172,7 +172,7 @@ HEADER = re.compile(
 SCORE = (
     r"(?:(?:complexity|quality|overall|final)\s+)?(?:score|rating)s?[*_`]*\s*(?:[:=]|\bis\b|[–—-]\s)\s*(?P<score>\S.*)$"
 )
-SCORE_FIRST = re.compile(rf"^{MARKUP}[(\[,;:.–—→>=]*{MARKUP}{SCORE}", re.IGNORECASE)
+SCORE_FIRST = re.compile(rf"^{MARKUP}[(\[,;:.–—→>=]*+{MARKUP}{SCORE}", re.IGNORECASE)
 SCORE_LATER = re.compile(rf"[\s(\[,;]{MARKUP}{SCORE}", re.IGNORECASE)
 NAME = re.compile(rf"(?:(?:score|rating)[\s_]*(?:of|for)?[\s_]*)?(?:{ITEM})?[\s_#\[]*(?P<number>\d+)\]?", re.IGNORECASE)
 SEPARATOR = re.compile(r"^[\s*_`]*(?:[.:|=)→]|->|=>|[–—-]\s|\s)[\s*_`:|]*")

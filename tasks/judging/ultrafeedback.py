@@ -205,7 +205,7 @@ Block: TypeAlias = tuple[int | None, Fields]
 
 NOUN = r"(?:answer|text|output|response|generation|completion|candidate|evaluation|assessment)"
 HEADER = re.compile(
-    r"^[\W_]*(?:\d+[.)]\s*)?[\W_]*(?:(?:output|evaluation|feedback|assessment|review|rating|judge?ment)s?\s+(?:for|of)\s+)?"
+    r"^[\W_]*+(?:\d+[.)]\s*+)?[\W_]*+(?:(?:output|evaluation|feedback|assessment|review|rating|judge?ment)s?\s+(?:for|of)\s+)?"
     rf"(?:the\s+)?{NOUN}(?:\s+(?:number|no\.?)\s*=?\s*[\"']?)?[\s_]*#?\s*(?P<number>\d+)\b(?:[\"']\s*>)?"
     rf"(?:\s+{NOUN})?(?P<rest>.*)$",
     re.IGNORECASE,
@@ -275,7 +275,7 @@ def blocks_in_json(text: str) -> list[Block]:
 def json_values(text: str) -> Iterator[Any]:
     """The JSON objects and lists of objects that begin on a line of their own."""
     decoder, position = json.JSONDecoder(strict=False), 0
-    while start := re.compile(r"^\s*(?=[{\[])", re.MULTILINE).search(text, position):
+    while start := re.compile(r"^[ \t]*(?=[{\[])", re.MULTILINE).search(text, position):
         try:
             value, position = decoder.raw_decode(text, start.end())
         except json.JSONDecodeError:

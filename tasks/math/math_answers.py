@@ -10,7 +10,7 @@ from fractions import Fraction
 ANSWER = re.compile(
     r"(?:\b(?:so|thus|hence|therefore)\b[\s,]*)?\b(?:the|our|my)\s+(?:final\s+|correct\s+)?answer\s*(?:is|=|:)\s*:?"
     r"(?!\s*(?:not|indeed|correct|right|wrong|verified|confirmed|consistent|reasonable)\b)"
-    r"|^\W*(?:final\s+)?answer[\s*_]*[:=]|^\W*#{4}",
+    r"|^[^\w\n]*(?:final\s+)?answer[\s*_]*[:=]|^[^\w\n]*#{4}",
     re.IGNORECASE | re.MULTILINE,
 )
 """What announces a final answer: `The answer is: 18`, `**Final answer:** 18`, or GSM8K's `#### 18`.
@@ -92,8 +92,11 @@ def read_answer(written: str) -> ReadAnswer:
 
 WORD = (
     r"(?!(?:and|or|to|plus|minus|times|over|pi|sqrt|root|mod|squared|cubed|factorial|tens|halves|thirds)\b)"
-    r"(?:[^\W\d_](?:[^\W\d_]|[./'’-])+|[mglhsa]\b)(?:\^\{?[23]\}?)?"
+    r"(?:[^\W\d_](?:[^\W\d_]|[./'’-]){2,}|(?:mm|cm|km|ft|mi|mg|kg|oz|lb|ml|cc|sq|hr|yr|am|pm|[kmgt]b|hz|k[wv]|mv"
+    r"|of|in|on|at|by|an|as|is|it|we|he)\b|[mglhsa]\b)(?:\^\{?[23]\}?)?"
 )
+"""A word after a number. Of two letters, only what is known for one: `3 ab` is a product."""
+
 WHOLE = r"\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+"
 DECIMAL = rf"(?:(?:{WHOLE})(?:\.\d*)?|\.\d+)"
 NUMBER = re.compile(
@@ -176,7 +179,7 @@ LAYOUT = (
     (r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 "),
     (r"\\[dtc]frac\b", r"\\frac"),
     (r"(\d)\s*(?=\\frac)", r"\1 "),
-    (r"\\frac\s*\{\s*(-?[\w.]+)\s*\}\s*\{\s*([\w.]+)\s*\}", r"\1/\2"),
+    (r"\\frac\s*\{\s*(-?[\w.]+)\s*\}\s*\{\s*([\d.]+|\w)\s*\}", r"\1/\2"),
     (r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)"),
     (r"\\frac\s*(\d)\s*(\d)", r"\1/\2"),
     (r"\^\s*\{?\s*\\circ\s*\}?|°", " degrees"),
@@ -204,6 +207,6 @@ def plain(written: str) -> str:
 
 
 def compact(text: str) -> str:
-    """A text as it's compared: without spaces, case, braces around one sign, and brackets around one letter."""
-    text = re.sub(r"\{(\w+)\}", r"\1", re.sub(r"[\s\\]", "", text)).lower()
+    """A text as it's compared: without spaces, case, braces around a sign or number, and brackets around a letter."""
+    text = re.sub(r"\{(\d+|\w)\}", r"\1", re.sub(r"[\s\\]", "", text)).lower()
     return re.sub(r"^\((\w)\)$", r"\1", text)

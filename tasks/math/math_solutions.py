@@ -64,7 +64,7 @@ STEP = re.compile(
 NUMBERED = re.compile(r"^[ \t>#*_`]*\(?(?P<number>\d+)[.)][*_`]*[ \t]+(?P<text>\S.*)$")
 STEP_IN_LINE = re.compile(r"(?<=\S)[ \t]+(?=Step \d+:)")
 BETWEEN = re.compile(
-    r"^\s*(?:-{3,}|\*{3,}|_{3,}|={3,}|[#*_\s]*(?:(?:alternative|example|possible)\s+)?solution\s*#?\d*[\s:*_]*)$",
+    r"^\s*+(?:-{3,}|\*{3,}|_{3,}|={3,}|[#*_\s]*+(?:(?:alternative|example|possible)\s+)?solution\s*#?\d*[\s:*_]*)$",
     re.IGNORECASE,
 )
 

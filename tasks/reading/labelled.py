@@ -15,7 +15,7 @@ Fields: TypeAlias = list[tuple[str, Any]]
 """Labels (`rating`, `rationale`, `rationale_for_rating`, `type`, or empty) and what was said under them."""
 
 LABEL = re.compile(
-    r"^[\s>#*_`•+-]*(?:\d+[.)]\s*)?[\s*_`]*"
+    r"^[\s>#*_`•+-]*+(?:\d+[.)]\s*+)?[\s*_`]*+"
     r"(?P<label>(?:\w+[ ])?types?(?:[ ]of[ ]\w+)?|(?:overall[ ]|final[ ])?(?:rating|score)"
     r"|(?:rationales?|reasons?|explanation|justification)(?:[ ]for[ ](?:the[ ])?(?:rating|type|score))?)"
     r"[*_`]*\s*(?:\([^)]*\))?[*_`]*\s*(?:(?:[:=：]|\s[–—-]\s)(?P<text>.*)|)$",
@@ -149,7 +149,7 @@ def bare(text: str) -> str:
 
 
 LETTER = re.compile(
-    r"^[\W_]*(?:(?:the\s+)?(?:response|answer|assistant|option|generation|output|candidate)\s*)?[\W_]*(?P<letter>[AB])"
+    r"^[\W_]*+(?:(?:the\s+)?(?:response|answer|assistant|option|generation|output|candidate)\s*+)?[\W_]*+(?P<letter>[AB])"
     r"(?:[\s*_`)\]\"'>]*$"
     r"|[*_`)\]\"'>]*\s*(?:[.,;:(–—-]|wins\b"
     r"|is\s+(?:(?!(?:not?|never|hardly|barely|scarcely|less|least|neither|from)\b)\w+\s+){0,2}"
@@ -158,7 +158,7 @@ LETTER = re.compile(
     re.IGNORECASE,
 )
 OTHER_LETTER = re.compile(
-    r"^\W*(?:or|and|vs\.?)?\W*[AB]\b|^\W*(?:tied?|draw|equal)\b"
+    r"^\W*+(?:or|and|vs\.?)?\W*+[AB]\b|^\W*+(?:tied?|draw|equal)\b"
     r"|\b[AB][*_`)\]\"']*\s*(?:[:=]|wins\b|is\s+(?:\w+\s+){0,2}(?:better|best|preferred|stronger)\b)"
 )
 """What takes back that a letter was chosen."""

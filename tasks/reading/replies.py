@@ -24,7 +24,7 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 ANOTHER_NUMBER = re.compile(
-    r"^\W*(?:or\b|to\b|and\b)?\W*(?:maybe|perhaps|possibly)?\W*\d"
+    r"^\W*+(?:or\b|to\b|and\b)?\W*+(?:maybe|perhaps|possibly)?\W*+\d"
     r"|\b(?:chang|revis|correct|rais|lower|updat|adjust)ed\s+to\W*\d",
     re.IGNORECASE,
 )

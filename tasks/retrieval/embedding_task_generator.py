@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import Field, model_validator
 
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from llms.typing import ChatItem, ChatType, JSONSchema
 from tasks.base import Answer, UnreadableAnswerError
 from tasks.cells import list_in as list_column
@@ -114,7 +114,7 @@ class EmbeddingTaskGenerator(GeneratorTask):
     use_default_structured_output: AsJSON = True
     category: Annotated[Category, Field(title="Category", description="Of the tasks.")] = "text-retrieval"
     num_rows: Annotated[
-        int, Field(ge=1, title="Requests", description="How many lists of tasks are asked for."), Aside()
+        int, Field(ge=1, title="Requests", description="How many lists of tasks are asked for."), Unasked()
     ] = 1
     num_tasks: Annotated[int, Field(ge=1, le=100, title="Tasks per request")] = 20
     flatten_tasks: Annotated[

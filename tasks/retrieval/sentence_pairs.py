@@ -37,7 +37,7 @@ HARD_NEGATIVES: dict[Action, str] = {
 }
 
 LABEL = re.compile(
-    r"^[\s>#*_`•+-]*(?:\d+[.)][\s*_`]*)?(?:hard[\s_-]+)?(?P<label>positive|negative)"
+    r"^[\s>#*_`•+-]*+(?:\d+[.)][\s*_`]*+)?(?:hard[\s_-]+)?(?P<label>positive|negative)"
     r"(?:\s+(?:text|sentence|example|paraphrase|query|answer))?[*_`\s]*(?:[:：](?P<text>.*)|)$",
     re.IGNORECASE,
 )

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.typing import ChatItem, ChatType, JSONSchema
 from tasks.reading.replies import check_opposed, texts_in, texts_schema
 from tasks.retrieval.text_embedding_data import ANY, AsJSON, Language, Seed, language_for, options_for
@@ -35,7 +35,7 @@ class TripletGenerator(GeneratorTask):
 
     form_first = ("llm", "num_rows")
     use_default_structured_output: AsJSON = True
-    num_rows: Annotated[int, Field(ge=1, title="Rows", description="How many triplets are asked for."), Aside()] = 1
+    num_rows: Annotated[int, Field(ge=1, title="Rows", description="How many triplets are asked for."), Unasked()] = 1
     unit: Annotated[Unit | None, Field(title="Unit", description="Of a text. Empty: drawn for each row.")] = None
     difficulty: Annotated[
         Difficulty | None, Field(title="Difficulty", description="The education it takes. Empty: drawn for each row.")

@@ -64,6 +64,8 @@ class MinHashDedup(GlobalStep):
     fails_rows = True
     takes_failed_rows = True
 
+    form_more = ("num_perm", "seed", "tokenizer", "n")
+
     num_perm: Annotated[
         int, Field(ge=2, title="Permutations", description="More find more of the pairs at a low threshold.")
     ] = 128

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from llms.extras import package
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from tasks.rows.columns import with_columns_of_all
 from tasks.rows.vectors import directions, matrix_of, vector_reader
 from tasks.steps import GlobalStep
@@ -67,7 +67,7 @@ class FaissNearestNeighbour(GlobalStep):
         list[int],
         BeforeValidator(as_list),
         Field(title="GPUs", description="Their numbers; -1 for all. Empty: the processor."),
-        Aside(),
+        Unasked(),
     ] = []
     string_factory: Annotated[
         str | None, Field(title="Index", description="As Faiss's index factory takes it. Empty: an exact search.")
@@ -79,7 +79,7 @@ class FaissNearestNeighbour(GlobalStep):
     ] = "cosine"
     k: Annotated[int, Field(ge=1, title="Neighbours", description="How many per row.")] = 1
     search_batch_size: Annotated[
-        int, Field(ge=1, title="Rows per search", description="More are quicker, and take more memory."), Aside()
+        int, Field(ge=1, title="Rows per search", description="More are quicker, and take more memory."), Unasked()
     ] = 1024
     train_size: Annotated[
         int | None,

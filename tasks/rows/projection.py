@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from llms.extras import package
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from tasks.rows.columns import with_columns_of_all
 from tasks.rows.vectors import matrix_of, vector_reader
 from tasks.steps import GlobalStep
@@ -55,7 +55,7 @@ class UMAP(GlobalStep):
     metric: Annotated[
         str, Field(title="Metric", description="Of the embeddings, such as euclidean, cosine, manhattan.")
     ] = "euclidean"
-    n_jobs: Annotated[int, Field(title="Processors", description="Without a random state; -1 for all."), Aside()] = -1
+    n_jobs: Annotated[int, Field(title="Processors", description="Without a random state; -1 for all."), Unasked()] = -1
     random_state: Annotated[int | None, Field(ge=0, lt=2**32, title="Random state", description="The seed.")] = 0
 
     @property
@@ -123,7 +123,7 @@ class DBSCAN(GlobalStep):
         int, Field(ge=1, title="Neighbours", description="Of a row within a cluster, itself counted.")
     ] = 30
     metric: Annotated[str, Field(title="Metric", description="Such as euclidean, cosine, manhattan.")] = "euclidean"
-    n_jobs: Annotated[int, Field(title="Processors", description="-1 for all."), Aside()] = -1
+    n_jobs: Annotated[int, Field(title="Processors", description="-1 for all."), Unasked()] = -1
 
     @property
     def inputs(self) -> Columns:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llms.extras import opened_with
 from llms.parameters import short
+from llms.root import file_of_project
 from tasks.arrow import ColumnTypes, json_value, known_type
 from tasks.sources.errors import SourceError
 from tasks.sources.strict_json import UnusableError, line_at_fault, read_strictly, strict_json
@@ -157,7 +158,7 @@ def find_files(pattern: str, filetype: FileType | None, storage_options: dict[st
     import fsspec
 
     try:
-        filesystem, path = fsspec.core.url_to_fs(pattern, **storage_options)
+        filesystem, path = fsspec.core.url_to_fs(file_of_project(pattern), **storage_options)
         paths = matching(filesystem, path)
     except (OSError, ValueError, ImportError) as error:
         raise SourceError(f"data_files={pattern!r} can't be looked up: {error}{opened_with(error)}") from error

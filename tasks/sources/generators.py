@@ -21,16 +21,16 @@ class GeneratorTask(Task):
 
     Write `seed_rows`, `outputs`, `format_input` and `format_output`. In a flow, `load(task)` gives its rows; in a
     pipeline it is a root. Its requests are kept, batched and retried like those of any Task. A field that only
-    says which seeds there are, and how many, is marked with `Aside()`: another value of it then asks only for the
+    says which seeds there are, and how many, is marked with `Unasked()`: another value of it then asks only for the
     seeds that are new.
 
     Example:
         >>> from typing import Annotated
         >>> from llms import OpenAILLM
-        >>> from llms.parameters import Aside
+        >>> from llms.parameters import Unasked
         >>> from tasks import GeneratorTask
         >>> class Riddles(GeneratorTask):
-        ...     num_rows: Annotated[int, Aside()] = 2
+        ...     num_rows: Annotated[int, Unasked()] = 2
         ...
         ...     @property
         ...     def outputs(self):

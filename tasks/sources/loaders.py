@@ -10,7 +10,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -46,6 +46,10 @@ class Loader(GeneratorStep, ABC):
     @property
     def outputs(self) -> Columns:
         return sorted(self.columns() or ())
+
+    def columns_written(self) -> dict[str, bool]:
+        """None: they are known by reading alone."""
+        return {}
 
     @abstractmethod
     def rows(self, offset: int) -> Iterator[Row]:
@@ -111,6 +115,10 @@ class LoadDataFromDicts(Loader):
 
     def columns(self) -> frozenset[str] | None:
         return frozenset(chain.from_iterable(self.data)) or None
+
+    def columns_written(self) -> dict[str, bool]:
+        names = dict.fromkeys(chain.from_iterable(self.data))
+        return dict.fromkeys((self.output_mappings.get(name, name) for name in names), True)
 
     def read_types(self, rows: int | None = None) -> SourceTypes | None:
         """The types of the rows' columns. Raises SourceError for a row that can't be kept."""
@@ -254,7 +262,8 @@ class LoadDataFromFileSystem(Loader):
     """
 
     form_title = "Files"
-    form_first = ("data_files", "filetype")
+    form_first = ("data_files",)
+    form_more = ("filetype",)
 
     kind: Annotated[Literal["files"], Field(title="Source")] = "files"
     data_files: Annotated[
@@ -418,6 +427,10 @@ class LoadDataFromDataset(Loader):
 
     def columns(self) -> frozenset[str] | None:
         return frozenset(getattr(self.dataset, "column_names", None) or ()) or None
+
+    def columns_written(self) -> dict[str, bool]:
+        names: Sequence[str] = getattr(self.dataset, "column_names", None) or ()
+        return dict.fromkeys((self.output_mappings.get(name, name) for name in names), True)
 
     def read_types(self, rows: int | None = None) -> SourceTypes | None:
         return types_of_dataset(self.dataset, str(self), self.limit(rows))

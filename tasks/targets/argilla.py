@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from pydantic import Field, SecretStr
 
 from llms.extras import MissingPackageError, package
-from llms.parameters import Aside, short
+from llms.parameters import Unasked, short
 from tasks.cells import any_text_in, list_in
 from tasks.sources.tables import rows_of_dataset
 from tasks.steps import failure_in, shadowing
@@ -73,7 +73,7 @@ class ArgillaSaver(Saver, ABC):
         str, Field(title="Address", description="Of Argilla. Empty: by ARGILLA_API_URL, or this machine.")
     ] = ""
     api_key: Annotated[
-        SecretStr | None, Field(exclude=True, description="The key itself; better by ARGILLA_API_KEY."), Aside()
+        SecretStr | None, Field(exclude=True, description="The key itself; better by ARGILLA_API_KEY."), Unasked()
     ] = None
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, SecretStr, field_validator
 
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from tasks.sources.files import ENDINGS, FileType, ending_of
 from tasks.sources.loaders import REPO_ID
 from tasks.steps import Step
@@ -37,17 +37,18 @@ class Saver(Step, ABC):
     """A step that saves a dataset. Write `check` and `save`."""
 
     form_last: ClassVar[tuple[str, ...]] = ("kind",)
+    form_more: ClassVar[tuple[str, ...]] = ("overwrite",)
     names_place: ClassVar[tuple[str, ...]] = ()
     """The fields that say where to, in which `{date}` and `{run}` may stand."""
 
     # A saver takes the whole dataset as it is.
-    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Aside()] = 50
+    input_batch_size: Annotated[int, Field(ge=1, exclude=True), Unasked()] = 50
     input_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
     output_mappings: Annotated[dict[str, str], Field(exclude=True)] = {}
     overwrite: Annotated[
         bool,
         Field(title="Overwrite", description="What is at the place already. Off: refuse before anything is sent."),
-        Aside(),
+        Unasked(),
     ] = True
 
     @abstractmethod
@@ -290,7 +291,7 @@ class PushToHub(Saver):
     revision: Annotated[str | None, Field(title="Branch", description="Empty: main.")] = None
     commit_message: Annotated[str | None, Field(title="Commit message")] = None
     token: Annotated[
-        SecretStr | None, Field(exclude=True, description="The key itself; better by the environment."), Aside()
+        SecretStr | None, Field(exclude=True, description="The key itself; better by the environment."), Unasked()
     ] = None
 
     def check(self) -> None:

@@ -23,12 +23,12 @@ SYSTEM_PROMPT = (
 )
 REASONING, SOLUTION = "reasoning", "corrected_solution"
 TITLE = re.compile(
-    r"^[#*_\s>]*(?:(?:the\s+)?(?:corrected|revised|improved)\s+(?:student(?:['’]s)?\s+)?(?:solution|answer|version))"
+    r"^[#*_ \t>]*(?:(?:the\s+)?(?:corrected|revised|improved)\s+(?:student(?:['’]s)?\s+)?(?:solution|answer|version))"
     r"[*_\s]*(?::[*_]*[^\S\n]*|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 REASONING_TITLE = re.compile(
-    r"^[#*_\s>]*(?:(?:teacher(?:['’]s)?\s+)?(?:reasoning|rationale|thoughts|analysis))[*_\s]*(?::[*_]*|$)",
+    r"^[#*_ \t>]*(?:(?:teacher(?:['’]s)?\s+)?(?:reasoning|rationale|thoughts|analysis))[*_\s]*(?::[*_]*|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import Field, model_validator
 
-from llms.parameters import Aside, Configurable, ParameterError, short
+from llms.parameters import Configurable, ParameterError, Unasked, short
 from llms.typing import ChatItem, ChatType
 from tasks.base import UnreadableAnswerError
 from tasks.cells import optional_text_in
@@ -83,6 +83,7 @@ class Magpie(RoundsTask):
     """
 
     form_first = ("llm", "chat_template")
+    form_more = ("own_template", "end_with_user", "include_system_prompt", "only_instruction", "seed")
     chat_template: Annotated[TemplateName, Field(title="Chat template", description="The family of the LLM's model.")]
     own_template: Annotated[ChatTemplate, Field(title="Own template", description="For the chat template `own`.")] = (
         ChatTemplate()
@@ -219,7 +220,7 @@ class MagpieGenerator(Magpie, GeneratorTask):
     """
 
     form_first = ("llm", "chat_template", "num_rows")
-    num_rows: Annotated[int, Field(ge=1, title="Rows", description="How many to make up."), Aside()]
+    num_rows: Annotated[int, Field(ge=1, title="Rows", description="How many to make up."), Unasked()]
 
     @property
     def inputs(self) -> Columns:

@@ -54,6 +54,10 @@ class TextGeneration(Task):
             json_schema_extra={"pattern": HAS_VARIABLES},
         ),
     ] = "{{ instruction }}"
+    form_first = ("llm", "system_prompt")
+    # A template of other columns needs both.
+    form_more = ("template", "columns")
+
     columns: Annotated[
         list[str], Field(min_length=1, title="Columns", description="The columns that the template reads.")
     ] = ["instruction"]
