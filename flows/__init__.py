@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flows.engine.graph import Rows, load
     from flows.store.shards import ShardError
     from flows.store.storage import StorageError
+    from flows.viewing.inline import ShownRows, show
     from tasks.registry import Source, Target
 
 _homes = {
@@ -31,6 +32,7 @@ _homes = {
     "RoutingBatchFunction": "flows.authoring.routing",
     "Rows": "flows.engine.graph",
     "ShardError": "flows.store.shards",
+    "ShownRows": "flows.viewing.inline",
     "Source": "tasks.registry",
     "StorageError": "flows.store.storage",
     "Target": "tasks.registry",
@@ -43,10 +45,11 @@ _homes = {
     "routing_batch_function": "flows.authoring.routing",
     "sample_n_steps": "flows.authoring.routing",
     "save": "flows.authoring.saving",
+    "show": "flows.viewing.inline",
 }
 
 find_moved(
-    "flows",
+    __name__,
     {
         "hold": "flows.engine.ownership",
         "legacy": "flows.ledger.earlier_layout",
@@ -71,6 +74,7 @@ __all__ = [
     "RoutingBatchFunction",
     "Rows",
     "ShardError",
+    "ShownRows",
     "Source",
     "StorageError",
     "Target",
@@ -83,12 +87,13 @@ __all__ = [
     "routing_batch_function",
     "sample_n_steps",
     "save",
+    "show",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _homes:
-        raise AttributeError(f"module 'flows' has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_homes[name]), name)

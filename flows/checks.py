@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from flows.store.storage import STORAGE_VARIABLE, Storage, StorageError, storage_at
 from llms.credentials import WithKey
 from llms.errors import AuthenticationError, LLMError
-from llms.extras import PROJECT, how_to_install
+from llms.extras import PROJECT, declared, how_to_install, pip_install
 from llms.local_model import MODEL, LocalModelError
 from llms.loop import run_sync
 from llms.parameters import short
@@ -34,7 +34,7 @@ State: TypeAlias = Literal["ok", "missing", "wrong"]
 """`missing` is what not everybody needs; `wrong`, what keeps a run from working."""
 SECONDS_TO_ANSWER = 5.0
 FEW_BYTES_FREE = 1_000_000_000
-WITHOUT_A_LIST = frozenset({"azure-openai", "openai-responses", "litellm"})
+WITHOUT_A_LIST = frozenset({"azure-openai", "openai-responses", "litellm", "llama-cpp"})
 """Providers whose adapters know of no list of models, or whose list is another one's."""
 USUAL_MODEL = "gpt-4o-mini"
 """That of the ready-made flows, at OpenAI."""
@@ -192,13 +192,12 @@ def _models_at(provider: str, llm: ChatCompletionsLLM) -> Check:
 
 def packages() -> Iterator[Check]:
     """What the project needs, and what its extras do."""
-    if not PROJECT.exists():
-        return
-    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    lost = [each for each in project["dependencies"] if not is_installed(each)]
-    to_do = "make setup, or: python -m pip install -r requirements.lock"
+    extras = declared()
+    lost = [each for each in extras.pop("") if not is_installed(each)]
+    in_clone = "make setup, or: python -m pip install -r requirements.lock"
+    to_do = in_clone if PROJECT.exists() else pip_install(*lost)
     yield Check("packages", "wrong" if lost else "ok", _installed(lost), to_do if lost else "")
-    for extra, requirements in project["optional-dependencies"].items():
+    for extra, requirements in extras.items():
         lost = [each for each in requirements if not is_installed(each)]
         yield Check(
             f"extra: {extra}",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from flows.engine.datasets import local_datasets
 from flows.engine.graph import RUN_FOLDER
 from flows.ledger.kept import known_spaces
 from flows.ledger.records import Jobs
 from flows.ledger.store import FOLDER
-from flows.store.storage import Storage
+from flows.store.results import FOLDER as RESULTS
+from flows.store.storage import Storage, paths_below
 
 SECONDS_PER_DAY = 86_400
 FRESH = re.compile(r"\..+\.[0-9a-f]{8}")
@@ -81,7 +84,7 @@ def _kept(storage: Storage) -> Iterator[tuple[Path, list[Path]]]:
         yield from ((path, [path]) for path in fresh)
         if len(fresh) < len(parts):
             yield configuration, [path for path in parts if path not in fresh]
-    folders = [*_in(root / "sources"), root / "previews", root / "jobs" / "ended", root / "runs"]
+    folders = [*_in(root / "sources"), root / "previews", root / "jobs" / "ended", root / "runs", root / RESULTS]
     yield from ((path, [path]) for folder in folders for path in _in(folder))
 
 
@@ -96,13 +99,16 @@ def _answers(storage: Storage, model: str, flow: str) -> Iterator[tuple[Path, li
 def _in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if not FRESH.fullmatch(path.name)]
+    try:
+        return [path for path in folder.iterdir() if not FRESH.fullmatch(path.name)]
+    except FileNotFoundError:
+        return []
 
 
 def _half_written(storage: Storage) -> list[Path]:
     roots = {Path(local_datasets(storage)), *([Path(storage.root)] if storage.is_local else [])}
-    found = (path for root in roots for path in root.rglob(".*") if FRESH.fullmatch(path.name))
-    return [path for path in found if _days_since(path) > 1]
+    found = (path for root in roots for path in paths_below(root) if FRESH.fullmatch(path.name))
+    return [path for path in found if _days_since(_status(path)) > 1]
 
 
 def _needed(storage: Storage) -> set[str]:
@@ -117,17 +123,22 @@ def _needed(storage: Storage) -> set[str]:
 
 
 def _unit(storage: Storage, name: Path, paths: Sequence[Path]) -> Unused:
-    everything = [each for path in paths for each in (path, *path.rglob("*"))]
-    size = sum(each.stat().st_size for each in everything if each.is_file())
-    return Unused(storage.inside(str(name)), paths, size, min(_days_since(each) for each in everything))
+    everything = [_status(each) for path in paths for each in (path, *paths_below(path))]
+    size = sum(each.st_size for each in everything if each is not None and S_ISREG(each.st_mode))
+    return Unused(storage.inside(str(name)), paths, size, min(map(_days_since, everything)))
 
 
-def _days_since(path: Path) -> float:
-    """Days since a file or folder was used; none where it's gone meanwhile."""
+def _status(path: Path) -> os.stat_result | None:
+    """None where it's gone meanwhile."""
     try:
-        return max(0.0, (time.time() - path.stat().st_mtime) / SECONDS_PER_DAY)
+        return path.stat()
     except FileNotFoundError:
-        return 0.0
+        return None
+
+
+def _days_since(status: os.stat_result | None) -> float:
+    """Days since a file or folder was used; none where it's gone meanwhile."""
+    return max(0.0, (time.time() - status.st_mtime) / SECONDS_PER_DAY) if status is not None else 0.0
 
 
 def _above(name: str) -> list[str]:

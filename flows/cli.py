@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flows.authoring.parameters import Flow
     from flows.engine.run import Run
     from flows.ledger.kept import KeptSpace
+    from flows.new_files import Kind
     from flows.temporary_server import TemporaryServer
     from llms.typing import ChatType, StructuredInput
 
@@ -45,6 +46,10 @@ READY_MADE = {
     "process_rewards": (
         "flows.process_rewards:process_rewards",
         "Solutions of math problems with labelled steps, for reward models.",
+    ),
+    "reasoning_data": (
+        "flows.reasoning_data:reasoning_data",
+        "Solutions of problems with their reasoning, verified by answers, tests or a judge.",
     ),
     "function_calling": (
         "flows.function_calling:function_calling",
@@ -249,7 +254,74 @@ def run(
         tell_json(outcome, runs) if as_json else tell(outcome, runs)
         if answers.model and not as_json:
             made = sum(map(len, datasets_in(outcome).values()))
-            click.echo(closing_words(answers.model, made, [place for each in runs for place in each.saved]))
+            click.echo(closing_words(answers.model, made, [place for each in runs for place in each.saved.places]))
+
+
+@main.command(
+    epilog=examples(
+        "view data/text-generation",
+        "view 'text-generation, 80 rows, gpt-4o-mini'",
+        "view before.jsonl after.jsonl --on instruction",
+    )
+)
+@click.argument("place", metavar="PATH_OR_RUN")
+@click.argument("other", metavar="[OTHER]", required=False)
+@click.option("--on", multiple=True, metavar="COLUMN", help="Of two: compare the rows that have the same value there.")
+@click.option("--port", type=click.IntRange(1, 65535), help="8420 unless you say so, or another where that's taken.")
+@click.option("--open/--no-open", "browse", default=None, help="Whether a browser opens it; where there is one, yes.")
+def view(place: str, other: str | None, on: tuple[str, ...], port: int | None, browse: bool | None) -> None:
+    """Look at the rows of a dataset, or of two side by side, in a browser.
+
+    PATH_OR_RUN is a file or a folder of Parquet, Arrow, JSON Lines, JSON or CSV, or the id or the name of a run whose
+    rows are on this machine. The pages are served to browsers of this machine alone.
+    """
+    from flows.store.storage import StorageError, storage_at
+    from flows.viewing.errors import ViewError
+    from flows.viewing.opening import opened
+
+    try:
+        sides = [opened(each, storage_at()) for each in (place, other) if each]
+        from flows.viewing.pages import Viewer
+        from flows.viewing.serving import address_of, has_browser, listening, serve
+
+        viewer = Viewer(sides, on)
+        taken = listening(port)
+    except (ViewError, StorageError) as error:
+        raise click.ClickException(str(error)) from None
+    rows = " and ".join(f"{len(each.table):,} rows of {each.origin}" for each in viewer.datasets[:2])
+    # Who reads the address may press it before the server is there to see to it.
+    with suppress(KeyboardInterrupt):
+        click.echo(f"{rows}: {address_of(taken)}")
+        click.echo("Ctrl+C ends it.", err=True)
+        serve(viewer, taken, browse=has_browser() if browse is None else browse)
+
+
+@main.command(epilog=examples("new flow reviews", "new task rate_reviews", "new llm our_llm models/our_llm.py"))
+@click.argument("kind", type=click.Choice(["flow", "task", "llm"]))
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@json_option
+def new(kind: Kind, name: str, file: Path | None, as_json: bool) -> None:
+    """Write a flow, a Task or an LLM to start from, and a test that passes.
+
+    NAME is in snake case: `rate_reviews` is a flow of that name, or a class RateReviews. FILE is NAME.py in this
+    folder unless you give another; its test is written beside it. No file that is there is changed.
+    """
+    from flows.new_files import NewFileError, write
+
+    try:
+        written = write(kind, name, file)
+    except NewFileError as error:
+        raise click.ClickException(str(error)) from None
+    commands = written.next_commands()
+    if as_json:
+        files = [str(written.file), str(written.test)]
+        print_json({"kind": kind, "defines": written.called, "files": files, "next": commands})
+        return
+    said = {"flow": "flow", "task": "Task", "llm": "LLM"}[kind]
+    click.echo(f"{written.file} has the {said} {written.called}, {written.test} its test. Next:")
+    for command in commands:
+        click.echo(f"  {command}")
 
 
 @main.command(epilog=examples("check", "check --json"))
@@ -280,7 +352,7 @@ def check(as_json: bool) -> None:
 def completion(shell: str) -> None:
     """A script that lets a shell complete commands, flows and parameters.
 
-    It defines `stillflow`, short for `python -m flows` with this Python, to be used in the project's folder.
+    It defines `stillflow` as the command line of this Python, to be used in the project's folder.
     """
     from flows.completion import script_for
 
@@ -385,7 +457,7 @@ def webhook(host: str, port: int, secret_block: str | None) -> None:
     from flows.waiting.webhook import SECRET_BLOCK, serve_webhooks
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("flows").setLevel(logging.INFO)
+    logging.getLogger(__package__).setLevel(logging.INFO)
     with clear_errors():
         serve_webhooks(host, port, secret_block or SECRET_BLOCK)
 
@@ -514,13 +586,21 @@ def run_and_wait(
     """
     from flows.authoring.preview import dry_run
     from flows.engine.event_loops import setting
+    from flows.engine.prefect_pages import in_default_ui
     from flows.engine.run import progress_listener, run_started
 
     runs: list[Run] = []
+
+    def began(run: Run) -> None:
+        runs.append(run)
+        # A server of the run's own is gone before anybody looks.
+        if server is None and run.flow_run.url and not run.flow_run.in_task:
+            click.echo(f"its page: {in_default_ui(run.flow_run.url)}", err=True)
+
     if server is not None:
         click.echo("PREFECT_API_URL isn't set: starting a Prefect server for this run alone ...", err=True)
         server.wait_until_ready()
-    with setting(run_started, runs.append), ProgressBar() as bar, setting(progress_listener, bar.listener):
+    with setting(run_started, began), ProgressBar() as bar, setting(progress_listener, bar.listener):
         try:
             if rows is not None:
                 return dry_run(flow, parameters, rows=rows), runs
@@ -544,7 +624,7 @@ def interrupted_lines(runs: Sequence[Run]) -> list[str]:
         sent = sum(each.work.sent.requests for each in run.progress.values())
         if sent:
             lines.append(f"{sent:,} answers of this run are kept in {run.storage.root}: none is asked, or paid, again.")
-        lines += [f"Saved before: {place}" for place in run.saved]
+        lines += [f"Saved before: {place}" for place in run.saved.places]
         waiting = [each for each in Jobs(run.storage).all_open() if each.attempt == run.attempt]
         if waiting:
             jobs = ", ".join(each.job or "one that is just being submitted" for each in waiting)
@@ -575,7 +655,7 @@ def tell(outcome: Any, runs: list[Run]) -> None:
     for each in runs:
         for line in summary_lines(each):
             click.echo(line)
-        for place in each.saved:
+        for place in each.saved.places:
             click.secho(f"saved to {place}", bold=True)
 
 
@@ -606,7 +686,7 @@ def tell_json(outcome: Any, runs: Sequence[Run]) -> None:
                     {"step": step, "type": kind, "message": message, "rows": count}
                     for step, kind, message, count in failures(each)
                 ],
-                "saved": each.saved,
+                "saved": each.saved.places,
             }
         )
     print_json({"said": outcome if isinstance(outcome, str) else None, "datasets": datasets, "runs": told})
@@ -647,6 +727,7 @@ class ProgressBar:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[said]}"),
                 console=Console(stderr=True),
             )
             self._bar.start()
@@ -661,13 +742,14 @@ class ProgressBar:
             self._bar.stop()
 
     def _update(self, run: Run) -> None:
-        loaded = sum(progress.rows_out for progress in run.progress.values() if not progress.rows_in)
+        from flows.engine.report import bar_of
+
         known = {task.description: task.id for task in self._bar.tasks}
         for progress in run.progress.values():
             if progress.name not in known:
-                known[progress.name] = self._bar.add_task(progress.name, total=None)
-            done = max(progress.rows_out, progress.answered)
-            self._bar.update(known[progress.name], completed=done, total=max(loaded, done))
+                known[progress.name] = self._bar.add_task(progress.name, total=None, said="")
+            bar = bar_of(run, progress)
+            self._bar.update(known[progress.name], completed=bar.done, total=bar.whole or bar.done, said=bar.said)
 
 
 @contextmanager

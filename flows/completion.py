@@ -1,4 +1,4 @@
-"""Completion in a shell, by click's own mechanism, for a command that isn't installed: `python -m flows`."""
+"""Completion in a shell, by click's own mechanism, of a command that needs no installing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_SPACE_AFTER_EQUALS = "    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n
 
 
 def script_for(shell: str, program: click.Command) -> str:
-    """A script that defines `stillflow`, short for `python -m flows`, and completes it.
+    """A script that defines `stillflow` as the command line of this Python, and completes it.
 
     Click's scripts ask a program of that name for the words. Here this Python is asked.
     """

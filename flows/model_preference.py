@@ -55,7 +55,7 @@ async def model_preference(
         target: Where the dataset goes.
         use_cache: Take answers of earlier runs with the same requests. Off: a fresh dataset from the same prompts.
         max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.
-        approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval first.
+        approve_cost_above: Dollars. A run that would cost more, online or in batches, waits for your approval first.
         finish_online_below: Of offline batches: fewer requests than this are sent online, in place of a job.
         max_cost: Dollars. The run fails before it spends more; what was answered is kept for one with a higher limit.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from flows.authoring.parameters import flow, over_mapping
 from flows.engine.errors import ResubmitError
+from flows.engine.prefect_pages import in_default_ui
 from flows.engine.run import DATE_LABEL, LEFT_BY_LABEL, RESUBMITS, STORAGE_LABEL, completed_by, date_of
 from flows.store.context import run_logger
 from llms.parameters import unknown_name_message
@@ -55,7 +57,7 @@ async def resubmit_failed_rows(
         await _check_alone(client, before)
         # A retry of this flow run finds the run that it started.
         started = await _start(client, before, deployment, changes, key=f"resubmit-{this}" if this else None)
-    page = url_for(started)
+    page = await asyncio.to_thread(in_default_ui, url_for(started) or "")
     message = f"started run {started.name} ({started.id}) for the failed rows of {before.name} ({before.id})"
     run_logger().info("%s%s", message, f": {page}" if page else "")
     if page:

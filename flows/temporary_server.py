@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,10 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-SECONDS_TO_START = 60.0
+from llms.root import with_project
+
+ADDRESS = "127.0.0.1"
+SECONDS_TO_START = 300.0
 BEGIN = b"serve\n"
 
 
@@ -28,21 +32,26 @@ class TemporaryServer:
     """
 
     def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.api_url = f"http://127.0.0.1:{port}/api"
+        self.api_url = f"http://{ADDRESS}:{port}/api"
         self._process = process
         self._begun = False
 
     @classmethod
     def start(cls) -> TemporaryServer:
-        port = free_port()
         settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.temporary_server", str(port)],
-            env={**os.environ, **settings, "PYTHONPATH": _with_this_package(os.environ.get("PYTHONPATH"))},
-            stdin=subprocess.PIPE,
-            # Ctrl-C is for the run, which tells its server how it ended.
-            start_new_session=True,
-        )
+        # Bound here already: what the server imports takes seconds, in which somebody else may be given a free port.
+        with socket.socket() as bound:
+            bound.bind((ADDRESS, 0))
+            port = bound.getsockname()[1]
+            handed_over = [bound.fileno()] if os.name == "posix" else []
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.temporary_server", str(port), *map(str, handed_over)],
+                env=with_project({**os.environ, **settings}),
+                stdin=subprocess.PIPE,
+                pass_fds=handed_over,
+                # Ctrl-C is for the run, which tells its server how it ended.
+                start_new_session=True,
+            )
         return cls(port, process)
 
     def serve(self) -> None:
@@ -125,19 +134,17 @@ def _is_configured() -> bool:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((ADDRESS, 0))
         return probe.getsockname()[1]
 
 
-def _with_this_package(paths: str | None) -> str:
-    return os.pathsep.join([str(Path(__file__).parents[1]), *([paths] if paths else [])])
+def main(port: int, descriptor: int | None = None) -> None:
+    """Serve once standard input says so, until it's closed: who wanted the server is gone then, however it ended.
 
-
-def main(port: int) -> None:
-    """Serve once standard input says so, until it's closed: who wanted the server is gone then, however it ended."""
+    Args:
+        descriptor: of a socket that has the port already.
+    """
     import uvicorn
 
     import_module("prefect.server.api.server")
@@ -156,8 +163,11 @@ def main(port: int) -> None:
         server.should_exit = True
 
     threading.Thread(target=end_with_the_run, daemon=True).start()
-    server.run()
+    sockets = None if descriptor is None else [socket.socket(fileno=descriptor)]
+    for each in sockets or ():
+        each.set_inheritable(False)
+    server.run(sockets)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

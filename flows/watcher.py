@@ -1,4 +1,4 @@
-"""The watcher: one pass over all runs that wait for batch jobs, in place of a look by each of them.
+"""The watcher: one pass over all runs that wait for batch jobs, in place of a poll by each of them.
 
 It asks every account at a provider for its jobs, many in one call, and wakes the runs whose jobs have ended;
 they take the results themselves. Jobs whose run is over are nobody's: those of cancelled runs are cancelled, and
@@ -22,7 +22,7 @@ async def watch_batches(storage: str | None = None, run_id: str | None = None) -
 
     Args:
         storage: Where the runs keep their rows. Empty: STILLFLOW_STORAGE.
-        run_id: A flow run that is to look at its jobs now, whether one ended or not.
+        run_id: A flow run that is to poll its jobs now, whether one ended or not.
     """
     from prefect.client.orchestration import get_client
     from prefect.states import Completed

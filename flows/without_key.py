@@ -5,21 +5,24 @@ from __future__ import annotations
 import inspect
 import os
 import socket
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flows.authoring.parameters import over_mapping
 from flows.engine.errors import SetupError
+from flows.engine.rehearsing import rehearsed_at
 from llms import LLM, ParameterError
 from llms.local_model import MODEL, LocalModel, LocalModelError
 from llms.local_provider import LocalProvider
 
 if TYPE_CHECKING:
     from flows.authoring.parameters import Flow
+
+T = TypeVar("T")
 
 FIRST_FLOW = "text_generation"
 PROMPTS = "flows/data/short_instructions.jsonl"
@@ -70,7 +73,7 @@ def answers_for(
             stack.enter_context(rehearsal())
         if local_model or first:
             try:
-                model = stack.enter_context(LocalModel(port=free_port(MODEL_PORT)))
+                model = stack.enter_context(started(lambda port: LocalModel(port=port), MODEL_PORT))
             except LocalModelError as error:
                 if local_model:
                     raise SetupError(f"there's no model on this machine to answer: {error}") from None
@@ -117,10 +120,12 @@ def closing_words(model: str, rows: int, places: Sequence[str]) -> str:
 
 @contextmanager
 def rehearsal() -> Generator[None]:
-    """Requests go to the local provider, in a process of its own."""
+    """Requests go to the local provider, in a process of its own, or nowhere."""
     with (
-        LocalProvider.spawn(port=free_port(PROVIDER_PORT), latency=0.1) as provider,
+        started(lambda port: LocalProvider.spawn(port=port, latency=0.1), PROVIDER_PORT) as provider,
         environment("OPENAI_BASE_URL", provider.base_url),
+        environment("ANTHROPIC_BASE_URL", provider.base_url.removesuffix("/v1")),
+        rehearsed_at(provider.base_url),
     ):
         click.secho(
             f"REHEARSAL: no model answers. The local provider at {provider.base_url} makes up its texts;"
@@ -144,6 +149,21 @@ def environment(name: str, value: str) -> Generator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def started(server: Callable[[int], AbstractContextManager[T]], usual: int) -> Generator[T]:
+    """A server at its usual port, or at any other where that is taken."""
+    port = free_port(usual)
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(server(port))
+        except RuntimeError:
+            if not port:
+                raise
+            # Another run may have taken it since it was looked at.
+            running = stack.enter_context(server(0))
+        yield running
 
 
 def free_port(wanted: int) -> int:

@@ -35,6 +35,12 @@ class Datasets(dict[str, "Dataset"]):
             saved: Any = dataset
             saved.save_to_disk(str(Path(path) / name))
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the first rows of each."""
+        from flows.viewing.inline import rows_html
+
+        return rows_html(self)
+
     def train_test_split(
         self, train_size: float | None = None, *, shuffle: bool = True, seed: int | None = None
     ) -> Any:

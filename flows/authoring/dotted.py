@@ -83,15 +83,35 @@ def split_argument(argument: str) -> Argument:
 
 def read_config(path: str) -> dict[str, Any]:
     """Parameters from a JSON or YAML file. Raises ParameterError."""
-    import yaml
-
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is neither JSON nor YAML: {error}") from None
+        read = values_in(Path(path))
+    except ValueError as error:
+        kind = "is no JSON" if is_json_file(Path(path)) else "is neither JSON nor YAML"
+        raise ParameterError(f"{path} {kind}: {error}") from None
     if not isinstance(read, Mapping):
         raise ParameterError(f"{path}: expected the parameters by name, got {short(read)}")
     return dict(cast("Mapping[str, Any]", read))
+
+
+def is_json_file(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def values_in(path: Path) -> object:
+    """What stands in a file: of one that ends in .json as JSON, which YAML takes numbers and texts of for others.
+
+    Raises:
+        ValueError: it can't be read as such.
+        OSError: it can't be read at all.
+    """
+    if is_json_file(path):
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def read_value(text: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.authoring.preview import previewed
-from flows.engine.costs import Estimate, estimate
+from flows.engine.costs import Estimate, estimate_of_step, requests_per_row
 from flows.engine.graph import Node
 from flows.engine.run import Run
 from llms.base import estimated_tokens
@@ -79,7 +79,7 @@ def estimates_of(run: Run) -> list[StepEstimate]:
             if id(source) not in counted:
                 counted[id(source)] = _rows_of(source)
             whole, more = counted[id(source)]
-            share = whole / max(1, run.progress[source.name].rows_out)
+            share = whole / max(1, source.run.progress[source.name].rows_out)
             guessed = _estimate_of(node, node.step, run.prompts[node.name], share, tokens_each, more)
             answers = len(run.prompts[node.name]) * share * node.step.answers_per_row
             tokens_each[node.name] = guessed.output_tokens / max(1.0, answers)
@@ -111,12 +111,11 @@ def _estimate_of(
     tokens_each: Mapping[str, float],
     more: bool,
 ) -> StepEstimate:
-    llm, answers = task.answerer, task.answers_per_row
-    each = llm.requests_per_input(answers) if isinstance(llm, OfflineBatchLLM) else 1
-    requests = round(len(prompts) * share * each)
+    llm = task.answerer
+    requests = round(len(prompts) * share * requests_per_row(task))
     known = [_tokens_in(prompt, tokens_each) for prompt in prompts if prompt is not None]
     average = sum(known) / len(known) if known else sum(tokens_each.values())
-    whole = estimate(llm, requests, round(average * requests), num_generations=max(1, answers // each))
+    whole = estimate_of_step(task, requests, round(average * requests), batch=False)
     return StepEstimate(
         step=node.name,
         model=llm.model_name,

@@ -25,17 +25,19 @@ def form_with(flow: PrefectFlow[..., Any], parameters: Mapping[str, Any]) -> dic
     Raises:
         ParameterError: a name that doesn't exist, or a value that doesn't fit.
     """
-    if not parameters:
-        return flow.parameters.model_dump()
-    signature = inspect.signature(flow.fn, eval_str=True)
-    values = checked(_ours(flow), filled_in(signature, parameters))
-    changed = [
-        each.replace(default=values[name]) if name in values else each for name, each in signature.parameters.items()
-    ]
-    with signed(flow.fn, signature.replace(parameters=changed)):
-        form = signature_for_form(flow.fn)
-    with signed(flow.fn, form):
-        return parameter_schema(flow.fn).model_dump()
+    function = flow.fn
+    signature = inspect.signature(function, eval_str=True)
+    if parameters:
+        values = checked(_ours(flow), filled_in(signature, parameters))
+        changed = [
+            each.replace(default=values[name]) if name in values else each
+            for name, each in signature.parameters.items()
+        ]
+        signature = signature.replace(parameters=changed)
+    with signed(function, signature):
+        form = signature_for_form(function, folded=False)
+    with signed(function, form):
+        return parameter_schema(function).model_dump()
 
 
 def _ours(flow: Any) -> Flow[..., Any]:

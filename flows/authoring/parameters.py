@@ -10,26 +10,46 @@ import functools
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_origin, overload
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Self, TypeVar, cast, get_args, get_origin, overload
 
 from prefect import Flow as PrefectFlow
 from prefect.flow_engine import BaseFlowRunEngine
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from prefect.utilities.callables import parameter_schema, raise_for_reserved_arguments
+from pydantic import (
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
+from flows.authoring.attempts import attempt, called, called_async
+from flows.authoring.notebook import awaited_shown, run_shown
 from flows.engine.errors import CLEAR_ERRORS, failed_state, masked_errors
 from flows.engine.outcome import outcomes_noted, told_of_run
 from llms.parameters import (
     Configurable,
     ParameterError,
     explain,
+    for_form,
+    form_values,
     merged_value,
+    rarely_set,
     short,
     special_model,
     unknown_name_message,
     variants_in,
+    without,
+    without_keys,
     written,
 )
 from llms.references import hidden, is_block, plain
+from llms.variants import TwoTabs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,16 +63,57 @@ class Flow(PrefectFlow[P, R]):
 
     def __init__(self, fn: Callable[P, R], *args: Any, **kwargs: Any) -> None:
         # Deployments read their schema off this signature. The function keeps its own, for validation.
-        self.__signature__ = signature_for_form(fn)
-        with signed(fn, self.__signature__):
+        form = signature_for_form(fn)
+        raise_for_reserved_arguments(fn, ["return_state", "wait_for"])
+        with signed(fn, inspect.Signature()):
             super().__init__(fn, *args, **kwargs)
+        self._have_form(form)
         self.fn = clear_failures(fn)
 
+    def __getattr__(self, name: str) -> Any:
+        """The form and its schema, made when asked for: it takes long, and a process that runs a flow has none.
+
+        A flow has its form from the start, but for one that was pickled.
+        """
+        if name == "__signature__":
+            self.__signature__ = signature_for_form(self.fn)
+            return self.__signature__
+        if name != "parameters":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.parameters = parameter_schema(self)
+        return self.parameters
+
+    def _have_form(self, form: inspect.Signature) -> None:
+        """Take the place of what Prefect made of a function whose parameters it wasn't told."""
+        self.__signature__ = form
+        self.__dict__.pop("parameters", None)
+
+    if not TYPE_CHECKING:
+        # To type checkers it stays Prefect's, whose overloads tell what comes of which function.
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Run the flow, as Prefect does; in a notebook with a bar per step in place of log lines."""
+            if self.isgenerator:
+                return super().__call__(*args, **kwargs)
+            run = super().__call__
+            if self.isasync:
+                return called_async(awaited_shown(run(*args, **kwargs)))
+            with run_shown():
+                return called(lambda: run(*args, **kwargs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the classes of its form, which are made here: a process that runs a flow shows none."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("__signature__", "parameters")}
+
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
     def with_options(self, *args: Any, **kwargs: Any) -> Flow[P, R]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with signed(self.fn, self.__signature__):
+        with signed(self.fn, inspect.Signature()):
             changed = cast("Flow[P, R]", super().with_options(*args, **kwargs))
         changed.__class__ = type(self)
-        changed.__signature__ = self.__signature__
+        changed._have_form(self.__signature__)
         changed._entrypoint = self._entrypoint
         changed.version = kwargs.get("version") or self.version
         return changed
@@ -199,23 +260,61 @@ def marks_of(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
 
 
-def signature_for_form(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature of `function` with types whose forms show the values of its defaults."""
+def signature_for_form(function: Callable[..., Any], *, folded: bool = True) -> inspect.Signature:
+    """The signature of `function` with types whose forms show the values of its defaults.
+
+    Args:
+        folded: whether the form shows first what one changes, and the rest in tabs of their own.
+    """
     signature = inspect.signature(function, eval_str=True)
-    shown = [parameter_for_form(parameter) for parameter in signature.parameters.values()]
+    shown = [parameter_for_form(parameter, folded) for parameter in signature.parameters.values()]
     return signature.replace(parameters=shown)
 
 
-def parameter_for_form(parameter: inspect.Parameter) -> inspect.Parameter:
+def parameter_for_form(parameter: inspect.Parameter, folded: bool) -> inspect.Parameter:
     default: Any = parameter.default
     if not isinstance(default, Configurable):
-        return parameter
+        return left_empty(parameter) if folded else parameter
     variants = variants_in(marks_of(parameter.annotation))
-    shown = parameter.replace(default=shown_values(default))
-    if variants is None:
-        return shown.replace(annotation=special_model(default, parameter.name))
-    base = get_args(parameter.annotation)[0]
-    return shown.replace(annotation=Annotated[base, variants.special(default, parameter.name)])
+    if variants is not None:
+        base = get_args(parameter.annotation)[0]
+        # The tab of all settings would refuse too, where the default stands beside the tabs.
+        folded = folded and variants.settings is None
+        shown = Annotated[base, variants.special(default, parameter.name, folded=folded)]
+        # The tag is in the name of the tab that such a form begins with.
+        without_tag = without_keys(form_values(default), variants.hidden_tag(default))
+        values = hidden(without_tag) if folded else shown_values(default)
+        return parameter.replace(default=values, annotation=shown)
+    if not folded:
+        return parameter.replace(default=shown_values(default), annotation=special_model(default, parameter.name))
+    whole = special_model(default, parameter.name, folded=True)
+    usual = without(whole, rarely_set(default), ending="_usual")
+    if usual is whole:
+        return parameter.replace(default=hidden(form_values(default)), annotation=whole)
+    usual.form_title, whole.form_title = "Usual settings", "All settings"
+    return parameter.replace(default=hidden(form_values(default)), annotation=Annotated[usual, TwoTabs(whole)])
+
+
+@dataclass(frozen=True)
+class LeftEmpty:
+    """An optional number or text as one input, which may be left empty, as a mark in its `Annotated`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # A default that isn't written into the JSON schema: a form would send it, and show a tab for it.
+        return core_schema.with_default_schema(handler(source), default_factory=lambda: None)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return for_form(handler(schema))
+
+
+def left_empty(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter as one input in place of two tabs, where it's None by default and otherwise a number or a text."""
+    annotation = parameter.annotation
+    plain_type = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    types = set(get_args(plain_type))
+    if parameter.default is not None or len(types) != 2 or not types < {int, float, str, NoneType}:
+        return parameter
+    return parameter.replace(default=FieldInfo(), annotation=Annotated[annotation, LeftEmpty()])
 
 
 def shown_values(model: Configurable) -> dict[str, Any]:
@@ -259,8 +358,8 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                with masked_errors(), outcomes_noted() as outcomes:
-                    return told_of_run(await function(*args, **kwargs), list(outcomes.values()))
+                with attempt() as came_to, masked_errors(), outcomes_noted() as outcomes:
+                    return came_to(told_of_run(await function(*args, **kwargs), list(outcomes.values())))
             except CLEAR_ERRORS as error:
                 return failed_state(error)
 
@@ -269,8 +368,8 @@ def clear_failures(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
-            with masked_errors(), outcomes_noted() as outcomes:
-                return told_of_run(function(*args, **kwargs), list(outcomes.values()))
+            with attempt() as came_to, masked_errors(), outcomes_noted() as outcomes:
+                return came_to(told_of_run(function(*args, **kwargs), list(outcomes.values())))
         except CLEAR_ERRORS as error:
             return failed_state(error)
 

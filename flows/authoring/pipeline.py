@@ -15,7 +15,7 @@ from pydantic import Field
 
 from flows.authoring.datasets_by_name import Datasets
 from flows.authoring.parameters import Flow
-from flows.authoring.pipeline_file import build, dumped, flowchart, read_file, write_file
+from flows.authoring.pipeline_file import build, dumped, flowchart, overview, read_file, write_file
 from flows.authoring.preview import checked, preview
 from flows.authoring.routing import RoutingBatchFunction
 from flows.authoring.saving import MAX_FAILED_ROWS, finish
@@ -212,6 +212,10 @@ class Pipeline:
             Path(path).write_text(chart, encoding="utf-8")
         return chart
 
+    def _repr_html_(self) -> str:
+        """In a notebook: its steps in a table."""
+        return overview(self)
+
     def dump(self) -> dict[str, Any]:
         """The pipeline as JSON values, for `from_dict`. Keys given in code aren't in it. Raises PipelineError."""
         return dumped(self)
@@ -302,6 +306,16 @@ class Pipeline:
         for step in (before, after):
             if self.steps.get(step.name) is not step:
                 raise PipelineError(f"{step.name!r} isn't in pipeline {self.name!r}: make it inside its `with` block")
+        if isinstance(before, Saver):
+            raise PipelineError(
+                f"{before.name!r} saves rows and passes none on: connect {after.name!r} to the step before it, as in"
+                f" `step >> [{before.name}, {after.name}]`"
+            )
+        if isinstance(after, Saver) and self.edges[after.name] not in ([], [before.name]):
+            raise PipelineError(
+                f"{after.name!r} saves the rows of one step, and {self.edges[after.name][0]!r} is before it already:"
+                f" give {before.name!r} a {type(after).__name__} of its own, or join the rows of both in a step"
+            )
         if before.name not in self.edges[after.name]:
             self.edges[after.name].append(before.name)
 
@@ -374,7 +388,7 @@ class Pipeline:
         lines += [
             "    use_cache: Take answers of earlier runs with the same requests.",
             "    max_failed_rows: How many rows may fail before the run does: below 1 a share, else a count.",
-            "    approve_cost_above: Of offline batches: dollars. A run that would cost more waits for your approval.",
+            "    approve_cost_above: Dollars. A run that would cost more waits for your approval first.",
             "    finish_online_below: Of offline batches: fewer requests are sent online, in place of a job.",
             "    max_cost: Dollars. The run fails before it spends more; what was answered is kept.",
         ]
@@ -394,11 +408,11 @@ class Pipeline:
         followed = {before for name in self.steps for before in self.edges[name] if name in nodes}
         savers = {name: step for name, step in steps.items() if isinstance(step, Saver)}
         leaves = {name: Rows(node) for name, node in nodes.items() if name not in followed}
-        targets: dict[str, Saver] = {}
+        targets: dict[str, list[Saver]] = {}
         for name, saver in savers.items():
             before = self.edges[name][0]
             leaves[before] = Rows(nodes[before])
-            targets[before] = saver
+            targets.setdefault(before, []).append(saver)
         spending = Spending(approve_cost_above, finish_online_below, max_cost)
         datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows, spending=spending)
         return Datasets(datasets) if len(datasets) > 1 else next(iter(datasets.values()))

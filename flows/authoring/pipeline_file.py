@@ -1,4 +1,4 @@
-"""A pipeline as a file and as a picture."""
+"""A pipeline as a file, as a picture and as a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic_core import to_jsonable_python
 
+from flows.authoring.dotted import values_in
 from flows.authoring.routing import RoutingBatchFunction, sample_n_steps
+from flows.authoring.saving import MAX_FAILED_ROWS
 from flows.engine.errors import PipelineError
+from llms.markup import facts_table, framed, headline, table
 from llms.parameters import public_path, says_something, short
 from llms.variants import imported
+from tasks.base import ModelStep
 from tasks.sources.loaders import LoadDataFromDicts
-from tasks.steps import Step
+from tasks.steps import Step, columns_told
 
 if TYPE_CHECKING:
     from flows.authoring.pipeline import Pipeline
@@ -112,17 +116,31 @@ def write_file(values: Mapping[str, Any], path: Path) -> None:
     if path.suffix == ".json":
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     else:
-        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+        text = yaml.dump(dict(values), Dumper=_dumper(), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The values in a file. JSON is read as the YAML that it is. Raises PipelineError."""
+def _dumper() -> Any:
+    """Of YAML: other signs that end a line are escaped, where PyYAML would write them as they are and fold them."""
     import yaml
 
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    # PyYAML's own types are partial.
+    def text(dumper: Any, value: str) -> yaml.ScalarNode:
+        quoted = any(sign in value for sign in "\x85\u2028\u2029")
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if quoted else None)
+
+    Dumper.add_representer(str, text)
+    return Dumper
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The values in a file, as JSON where its name ends so. Raises PipelineError."""
     try:
-        values: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = values_in(path)
+    except (OSError, ValueError) as error:
         raise PipelineError(f"can't read a pipeline from {str(path)!r}: {error}") from None
     if not isinstance(values, dict):
         raise PipelineError(f"{str(path)!r} holds no pipeline, but {short(values)}")
@@ -137,3 +155,36 @@ def flowchart(pipeline: Pipeline) -> str:
         arrow = "-. routed .->" if name in pipeline.routes else "-->"
         lines += [f"    {each} {arrow} {name}" for each in before]
     return "\n".join(lines) + "\n"
+
+
+def overview(pipeline: Pipeline) -> str:
+    """The steps in a table, for a notebook: who is asked, which columns come in and go out."""
+    usual = {"use_cache": True, "max_failed_rows": MAX_FAILED_ROWS}
+    told = {"name", "description"}
+    names = list(pipeline.steps)
+    # Where each step follows the one above it, the table's order says it all.
+    straight = all(pipeline.edges[name] == names[place - 1 : place] for place, name in enumerate(names) if place)
+    header = ["Step", "Class", "Model", "Columns in", "Columns out", *([] if straight else ["After"])]
+    rows = [
+        [
+            name,
+            type(step).__name__,
+            step.answerer.model_name if isinstance(step, ModelStep) else "",
+            columns_told(step.columns_read()),
+            columns_told(step.columns_written()),
+            *([] if straight else [_before(pipeline, name)]),
+        ]
+        for name, step in pipeline.steps.items()
+    ]
+    return framed(
+        headline(pipeline.name, pipeline.description or ""),
+        table(header, rows) if rows else "<p>No steps.</p>",
+        facts_table(
+            {name: each for name, each in pipeline.options().items() if name not in told and each != usual.get(name)}
+        ),
+    )
+
+
+def _before(pipeline: Pipeline, name: str) -> str:
+    before = ", ".join(pipeline.edges[name])
+    return f"{before} (routed)" if name in pipeline.routes else before

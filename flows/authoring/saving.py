@@ -11,10 +11,12 @@ import contextlib
 import gc
 import math
 from collections.abc import Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flows.authoring.notebook import run_shown
 from flows.cluster.dispatch import opened_spread
-from flows.engine.artifacts import publish_failed_rows, publish_report
+from flows.engine.artifacts import publish_failed_rows, publish_progress, publish_report
 from flows.engine.batching import WaitingForBatches, is_offline
 from flows.engine.budget import Budget
 from flows.engine.datasets import known_of, open_dataset
@@ -24,7 +26,9 @@ from flows.engine.execution import execute
 from flows.engine.graph import Node, Rows
 from flows.engine.outcome import note_outcome
 from flows.engine.ownership import while_held
-from flows.engine.report import failure_lines, summary_lines
+from flows.engine.rehearsing import check_rehearsal, is_rehearsal
+from flows.engine.report import failure_lines, outcome_markdown, summary_lines
+from flows.engine.result import dataset_result, keep_result, saved_before
 from flows.engine.run import Run, Spending
 from flows.engine.run_record import first_row, run_record
 from flows.store.context import run_logger
@@ -34,6 +38,7 @@ from flows.waiting.leaving import done_waiting, wait_for, wake
 from llms.secrets import masked
 from tasks.targets.card import dataset_card
 from tasks.targets.look import Look, look_at
+from tasks.targets.places import TargetError
 from tasks.targets.savers import Saver
 
 if TYPE_CHECKING:
@@ -59,8 +64,8 @@ def save(
         rows: what `load` and `map` made.
         target: where to, and in which form.
         max_failed_rows: how many rows may fail before the run does: below 1 a share, else a count.
-        approve_cost_above: of offline batches: dollars. A run that would cost more is suspended before it
-            submits, until a person agrees in the Prefect UI.
+        approve_cost_above: dollars. A run that would cost more is suspended, until a person agrees in the Prefect UI:
+            each step is estimated before it sends anything, online or in batches, once all its rows are there.
         finish_online_below: of offline batches: fewer requests than this are sent online, in place of a job.
         max_cost: dollars, at list prices. The run fails before it spends more, online or on batches, over all of its
             attempts; what was answered is kept, and isn't paid for again by a run with a higher one.
@@ -71,6 +76,7 @@ def save(
     Raises:
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
         CostLimitError: `max_cost` isn't enough. Nothing is saved.
+        CostNotApprovedError: a person said no to the cost, or nobody can be asked.
     """
     name = rows.node.name
     spending = Spending(approve_cost_above, finish_online_below, max_cost)
@@ -96,7 +102,7 @@ async def _only(work: Coroutine[Any, Any, dict[str, Dataset]]) -> Dataset:
 
 async def finish(
     leaves: Mapping[str, Rows],
-    targets: Mapping[str, Saver],
+    targets: Mapping[str, Saver | Sequence[Saver]],
     *,
     max_failed_rows: float = MAX_FAILED_ROWS,
     spending: Spending | None = None,
@@ -108,16 +114,17 @@ async def finish(
     Raises:
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
         TargetError: a target can't be written to; raised before anything is sent.
-        CostNotApprovedError: a person looked at the cost of the batches, and said no.
+        CostNotApprovedError: a person looked at the cost, and said no.
         CostLimitError: its `max_cost` isn't enough.
     """
     run = next(iter(leaves.values())).node.run
     async with run.turn:
-        run.spending = spending or Spending()
-        if run.spending.max_cost is not None or run.budget is not None:
-            run.budget = run.budget or Budget(began_before=run.run_count > 1 or run.passes > 0)
-            run.budget.max_cost = math.inf if run.spending.max_cost is None else run.spending.max_cost
-        with masked_errors():
+        run.money.spending = spending or Spending()
+        if run.money.spending.max_cost is not None or run.money.budget is not None:
+            run.money.budget = run.money.budget or Budget(began_before=run.began_before)
+            run.money.budget.max_cost = math.inf if run.money.spending.max_cost is None else run.money.spending.max_cost
+        looks_only = run.limits is not None and not run.limits.ask
+        with masked_errors(), contextlib.nullcontext() if looks_only else run_shown():
             return await _finish(run, leaves, targets, max_failed_rows)
 
 
@@ -133,13 +140,64 @@ def _looks(datasets: Mapping[str, Dataset]) -> dict[str, Look]:
     return looks
 
 
+@dataclass(frozen=True)
+class _Save:
+    """A dataset that is to go to a target.
+
+    What a run saved stands in its notes by step and target, as a digest of the rows and the place: `6f... data/odes`.
+    """
+
+    name: str
+    """Of the step whose rows it has."""
+    target: Saver
+    refusal: TargetError | None = None
+    """Why the target takes nothing, where an earlier attempt of this run saved to it: perhaps it's that dataset."""
+    earlier: str = ""
+    """The note of that attempt."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}:{digest(self.target.model_dump(mode='json'))}"
+
+    def place_of(self, notes: Mapping[str, str], shards: Sequence[str]) -> str | None:
+        """Where this run has saved these very rows; None where it hasn't."""
+        rows, _, place = notes.get(self.key, self.earlier).partition(" ")
+        return place if rows == digest(shards) else None
+
+    def is_old_note(self, notes: Mapping[str, str], shards: Sequence[str]) -> bool:
+        """Whether an earlier version of this program noted that it saved these rows: by step alone, without a place."""
+        return notes.get(self.name) == digest([self.target.model_dump(mode="json"), list(shards)])
+
+
+def _checked(run: Run, targets: Mapping[str, Saver | Sequence[Saver]]) -> list[_Save]:
+    """What is to be saved, where each target will take it. Raises TargetError.
+
+    A target that has its rows already, from this attempt, isn't checked: it may refuse to be written to again.
+    """
+    earlier: dict[str, str] | None = None
+    saves: list[_Save] = []
+    for name, of_step in targets.items():
+        for target in [of_step] if isinstance(of_step, Saver) else of_step:
+            save = _Save(name, target.of_run(date=run.flow_run.date, run=run.id[:8]))
+            if not {save.key, name} & run.saved.digests.keys():
+                try:
+                    save.target.check()
+                except TargetError as error:
+                    earlier = saved_before(run) if earlier is None else earlier
+                    if save.key not in earlier:
+                        raise
+                    save = replace(save, refusal=error, earlier=earlier[save.key])
+            saves.append(save)
+    return saves
+
+
 async def _finish(
-    run: Run, leaves: Mapping[str, Rows], targets: Mapping[str, Saver], max_failed_rows: float
+    run: Run, leaves: Mapping[str, Rows], targets: Mapping[str, Saver | Sequence[Saver]], max_failed_rows: float
 ) -> dict[str, Dataset]:
-    wanted = {} if run.limits else {name: each.of_run(date=run.date, run=run.id[:8]) for name, each in targets.items()}
-    for target in wanted.values():
-        await asyncio.to_thread(target.check)
     nodes = [rows.node for rows in leaves.values()]
+    if run.limits is None or run.limits.ask:
+        check_rehearsal(node for leaf in nodes for node in leaf.ancestry())
+    saves = await asyncio.to_thread(_checked, run, {} if run.limits else targets)
     refs: list[list[ShardRef]] = []
     try:
         with _collector_at_ease():
@@ -149,21 +207,34 @@ async def _finish(
             for shards, node in zip(refs, nodes, strict=True)
         ]
         datasets = dict(zip(leaves, opened, strict=True))
+        for name, rows in leaves.items():
+            known = run.saved.datasets.get(name)
+            made = dataset_result(name, datasets[name], rows.node)
+            run.saved.datasets[name] = made if known is None else replace(made, saved=known.saved)
         if run.limits is None or run.limits.ask:
-            run.looks = await asyncio.to_thread(_looks, datasets)
+            run.saved.looks = await asyncio.to_thread(_looks, datasets)
         _check_failures(run, refs, datasets, max_failed_rows)
         shards_of = dict(zip(leaves, refs, strict=True))
-        for name, target in wanted.items():
-            rows = digest([target.model_dump(mode="json"), [ref.digest for ref in shards_of[name]]])
-            if run.saved_before.get(name) == rows:
+        for each in saves:
+            name, shards = each.name, [ref.digest for ref in shards_of[each.name]]
+            if each.is_old_note(run.saved.digests, shards):
                 continue
-            only = {name: datasets[name]}
-            card = masked(
-                dataset_card(await run_record(run, [leaves[name].node], only), first_row(only), run.looks.get(name))
-            )
-            run.saved.append(await asyncio.to_thread(target.save, datasets[name], card))
-            run.saved_before[name] = rows
-            run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", run.saved[-1])
+            place = each.place_of(run.saved.digests, shards)
+            if place is None:
+                if each.refusal is not None:
+                    raise each.refusal
+                only = {name: datasets[name]}
+                card = masked(
+                    dataset_card(
+                        await run_record(run, [leaves[name].node], only), first_row(only), run.saved.looks.get(name)
+                    )
+                )
+                place = await asyncio.to_thread(each.target.save, datasets[name], card)
+                run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", place)
+            if place not in run.saved.places:
+                run.saved.places.append(place)
+            run.saved.digests[each.key] = f"{digest(shards)} {place}"
+            run.saved.datasets[name] = replace(run.saved.datasets[name], saved=place)
     except Exception as error:
         run.problem = masked(str(error))
         await _conclude(run, nodes, refs)
@@ -189,9 +260,9 @@ def _collector_at_ease() -> Generator[None]:
 
 
 async def _through_all(run: Run, leaves: Sequence[Node]) -> list[list[ShardRef]]:
-    """Run everything that `leaves` need, waiting for batches in between. Returns the shards of each leaf."""
+    """Run everything that `leaves` need, waiting for batches and people in between. Returns each leaf's shards."""
     nodes = list({id(node): node for leaf in leaves for node in leaf.ancestry()}.values())
-    if not any(is_offline(node) for node in nodes):
+    if run.money.spending.approve_cost_above is None and not any(is_offline(node) for node in nodes):
         return await _execute(run, leaves)
     while True:
         await wake(run, nodes)
@@ -208,7 +279,8 @@ async def _execute(run: Run, leaves: Sequence[Node]) -> list[list[ShardRef]]:
     """Run everything that `leaves` need, in this process or on the cluster that the run is to be spread over."""
     if run.limits:
         return await execute(leaves)
-    async with opened_spread() as run.spread:
+    # What leads the requests of a rehearsal is known to this process alone.
+    async with contextlib.nullcontext() if is_rehearsal() else opened_spread() as run.spread:
         try:
             return await while_held(run, execute(leaves))
         finally:
@@ -218,6 +290,8 @@ async def _execute(run: Run, leaves: Sequence[Node]) -> list[list[ShardRef]]:
 async def _conclude(run: Run, nodes: Sequence[Node], refs: Sequence[Sequence[ShardRef]]) -> None:
     for line in summary_lines(run):
         run_logger().info(line)
+    await publish_progress(run, outcome_markdown(run), begin=False)
+    await asyncio.to_thread(keep_result, run)
     await publish_report(run)
     if refs:
         await publish_failed_rows(run, nodes, refs)

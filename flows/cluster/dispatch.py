@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from flows.cluster.clusters import Cluster, chosen_cluster, flows_task_runner
 from flows.cluster.messages import ShardMade, ShardOrder, packed
-from flows.engine.answering import Count, count_before, located, sound_shard
+from flows.engine.answering import Count, Missing, count_before, located, valid_shard
 from flows.engine.costs import estimate
 from flows.engine.window import Window
 from flows.ledger import opened
@@ -82,7 +82,7 @@ class Spread:
         """
         if not isinstance(node.step, ModelStep):
             path = node.shard_path(place, refs)
-            found = await sound_shard(node, path)
+            found = await valid_shard(node, path)
             return (found, True) if found is not None else await self._made(node, path, place, refs, ())
 
         async def look() -> list[int]:
@@ -92,6 +92,12 @@ class Spread:
             if where.found is not None:
                 return where.found, True
             return await self._made(node, where.path, place, refs, where.before)
+
+    async def missing_of(self, node: Node, place: int, refs: Sequence[ShardRef], count: Count) -> Missing:
+        """`flows.engine.answering.missing_of`, wherever there is room, as if no question were in two shards."""
+        if await valid_shard(node, node.shard_path(place, refs), counted=False) is not None:
+            return Missing()
+        return (await self._ordered(node, "", place, refs, ())).missing
 
     async def _ordered(
         self, node: Node, path: str, place: int, refs: Sequence[ShardRef], before: Sequence[int]
@@ -107,8 +113,8 @@ class Spread:
     ) -> tuple[ShardRef, bool]:
         async with _room(node, refs):
             made = await self._ordered(node, path, place, refs, before)
-            if node.run.budget is not None:
-                node.run.budget.spend(node.name, made.work.sent_online.dollars)
+            if node.run.money.budget is not None:
+                node.run.money.budget.spend(node.name, made.work.sent_online.dollars)
         progress = node.run.progress_of(node.name, node.step)
         progress.answered += made.answered
         progress.failed += made.failed
@@ -126,6 +132,7 @@ class Spread:
             name=node.name,
             decides=decides,
             path=path,
+            estimated=run.money.spending.approve_cost_above is not None,
             place=place,
             inputs=tuple(refs),
             before=tuple(before),
@@ -141,7 +148,7 @@ class Spread:
 @asynccontextmanager
 async def _room(node: Node, refs: Sequence[ShardRef]) -> AsyncGenerator[None]:
     """Room for a shard in the run's budget. Raises CostLimitError."""
-    budget, step = node.run.budget, node.step
+    budget, step = node.run.money.budget, node.step
     if budget is None or not isinstance(step, ModelStep):
         yield
         return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr, validate_call
 
+from flows.engine.answering import Missing
 from flows.engine.errors import CLEAR_ERRORS, SpreadError
 from flows.store.digest import digest
 from flows.store.shards import ShardRef, Work
@@ -38,6 +39,8 @@ class ShardOrder:
     """A digest of what decides the step's rows, where any process with the same code finds the same."""
     path: str
     """Empty: only the shard's questions are wanted, so that they can be numbered."""
+    estimated: bool
+    """Whether what is missing of their answers is wanted with them."""
     place: int
     inputs: tuple[ShardRef, ...]
     before: tuple[int, ...]
@@ -58,6 +61,7 @@ class ShardMade:
     reused: bool = False
     """Whether it was there before."""
     questions: tuple[int, ...] = ()
+    missing: Missing = field(default_factory=Missing)
     answered: int = 0
     failed: int = 0
     work: Work = field(default_factory=Work)

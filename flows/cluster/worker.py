@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from flows.cluster.messages import ShardMade, ShardOrder, decisive, portable
 from flows.credentials import find_credentials
-from flows.engine.answering import questions_of
+from flows.engine.answering import Missing, questions_of
 from flows.engine.errors import SpreadError
 from flows.engine.execution import shard_at
 from flows.engine.graph import Node
@@ -28,7 +28,7 @@ from tasks.steps import Step
 
 STEPS_HELD = 8
 """Steps that stay loaded for the next shard."""
-SECONDS_PER_LOOK = 0.5
+SECONDS_PER_POLL = 0.5
 
 
 def make_shard(order: ShardOrder) -> ShardMade | Exception:
@@ -45,7 +45,7 @@ async def _make_while_wanted(order: ShardOrder, is_wanted: Callable[[], bool]) -
     try:
         while not making.done():
             # All shards at the same moments: one that stops alone leaves its places to the next, which would ask more.
-            await asyncio.wait({making}, timeout=SECONDS_PER_LOOK - time.time() % SECONDS_PER_LOOK)
+            await asyncio.wait({making}, timeout=SECONDS_PER_POLL - time.time() % SECONDS_PER_POLL)
             if not making.done() and not is_wanted():
                 raise SpreadError(f"{order.name}: nobody waits for shard {order.place} any more")
     finally:
@@ -62,11 +62,12 @@ async def _make(order: ShardOrder) -> ShardMade:
         await asyncio.to_thread(held.load)
         node.loaded = True
         if not order.path:
-            return ShardMade(questions=tuple(await questions_of(node, order.place, order.inputs)))
+            questions, missing = await questions_of(node, order.place, order.inputs, estimated=order.estimated)
+            return ShardMade(questions=tuple(questions), missing=missing)
         ref, reused = await shard_at(node, order.path, order.place, order.inputs, order.before)
     progress = run.progress_of(node.name, node.step)
     counted = (progress.answered, progress.failed, progress.work, dict(progress.reasons))
-    return ShardMade(ref, reused, (), *counted)
+    return ShardMade(ref, reused, (), Missing(), *counted)
 
 
 def wanted_by_dask() -> Callable[[], bool]:

@@ -22,11 +22,12 @@ from flows.ledger.store import answer_line, failure_line, useless_line
 from flows.ledger.table import number_of
 from flows.store.shards import ShardRef, Work, find_shard, found_shard, read_shard, work_of, write_shard
 from flows.store.storage import StorageError
-from llms.base import combined, estimated_tokens, failed_output
+from llms.base import AsyncLLM, combined, estimated_tokens
 from llms.batch import BatchRequest, OfflineBatchLLM
 from llms.errors import ExpiredError, InvalidResponseError, LLMError, failure_of
 from llms.loop import run_async
-from llms.typing import FormattedInput, GenerateOutput
+from llms.outputs import first_generations
+from llms.typing import FormattedInput, GenerateOutput, Usage
 from llms.usage import usage_of
 from tasks.base import ModelStep, Task
 from tasks.steps import Step, failure_in
@@ -34,27 +35,43 @@ from tasks.typing import Row
 
 QUIET_TURNS = 3
 """Turns of the loop without any row getting on, after which all wait."""
-SECONDS_PER_LOOK = 0.005
+SECONDS_PER_POLL = 0.005
 
 Count = Callable[[Sequence[int]], Awaitable[Sequence[int]]]
 """Counts a shard's questions in its turn: how often each was asked before, or nothing; see `flows.ledger.Samples`."""
 
 
-def asks(node: Node) -> bool:
+def sends_requests(node: Node) -> bool:
     return node.run.limits is None or node.run.limits.ask
 
 
-async def sound_shard(node: Node, path: str) -> ShardRef | None:
-    """The shard that is at `path`, unless its failed rows are to be tried again."""
-    return await _usable(node, await asyncio.to_thread(find_shard, node.run.storage, path))
+async def valid_shard(node: Node, path: str, *, counted: bool = True) -> ShardRef | None:
+    """The shard that is at `path`, unless its failed rows are to be tried again.
+
+    Args:
+        counted: whether its failed rows count in the run's report: not for an estimate, after which it comes by again.
+    """
+    return await _usable(node, await asyncio.to_thread(find_shard, node.run.storage, path), counted=counted)
 
 
-async def _usable(node: Node, found: ShardRef | None) -> ShardRef | None:
+async def _usable(node: Node, found: ShardRef | None, *, counted: bool) -> ShardRef | None:
     if found is None or (found.failed and found.attempt != node.run.attempt):
         return None
-    if found.failed:
+    if found.failed and counted:
         await asyncio.to_thread(count_failures, node, found)
     return found
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Questions that the ledger has no answer to."""
+
+    questions: int = 0
+    tokens: float = 0.0
+    """About those of their prompts."""
+
+    def __add__(self, other: Missing) -> Missing:
+        return Missing(self.questions + other.questions, self.tokens + other.tokens)
 
 
 @dataclass
@@ -77,6 +94,7 @@ async def located(
     *,
     batch: Batch | None = None,
     look: Callable[[], Awaitable[list[int]]] | None = None,
+    counted: bool = True,
 ) -> AsyncGenerator[Located]:
     """A Task's shard, whose questions are counted in its turn.
 
@@ -85,6 +103,7 @@ async def located(
     Args:
         batch: for a session that asks batch jobs.
         look: looks at the rows in another process, and gives their questions.
+        counted: whether the failed rows of a shard that is there count in the run's report.
     """
     storage = node.run.storage
     path = node.shard_path(place, inputs)
@@ -100,7 +119,7 @@ async def located(
         if before:
             path = node.shard_path(place, inputs, before)
             found = await asyncio.to_thread(find_shard, storage, path)
-        yield Located(path, await _usable(node, found), session, before)
+        yield Located(path, await _usable(node, found, counted=counted), session, before)
     finally:
         if session is not None:
             await run_async(session.drop())
@@ -115,11 +134,27 @@ async def begun(node: Node, place: int, inputs: Sequence[ShardRef], batch: Batch
     return session
 
 
-async def questions_of(node: Node, place: int, inputs: Sequence[ShardRef]) -> list[int]:
-    """The first question of each of a shard's rows. Nothing is asked."""
+async def questions_of(
+    node: Node, place: int, inputs: Sequence[ShardRef], *, estimated: bool
+) -> tuple[list[int], Missing]:
+    """The first question of each of a shard's rows. Nothing is asked.
+
+    Args:
+        estimated: whether what is missing of their answers is looked up as well.
+    """
     session = await begun(node, place, inputs)
     await run_async(session.drop())
-    return session.questions
+    return session.questions, session.missing(()) if estimated else Missing()
+
+
+async def missing_of(node: Node, place: int, inputs: Sequence[ShardRef], count: Count) -> Missing:
+    """What is missing of the answers to the first questions of a shard's rows. Nothing is asked."""
+    async with located(node, place, inputs, count, counted=False) as where:
+        if where.found is not None:
+            return Missing()
+        session = where.session or await begun(node, place, inputs)
+        await run_async(session.drop())
+        return await asyncio.to_thread(session.missing, where.before)
 
 
 async def open_session(node: Node, rows: list[Row], place: int, batch: Batch | None = None) -> Session:
@@ -135,9 +170,9 @@ async def open_session(node: Node, rows: list[Row], place: int, batch: Batch | N
 async def count_before(node: Node, store: Store) -> None:
     """Count in the run's budget, if it has one, what it spent before at whom `node` asks."""
     run = node.run
-    if run.budget is not None:
+    if run.money.budget is not None:
         llm = cast("ModelStep", node.step).answerer
-        await asyncio.to_thread(run.budget.count_before, store, llm, partial(is_of_run, run_id=run.own_id))
+        await asyncio.to_thread(run.money.budget.count_before, store, llm, partial(is_same_work, other=run.attempt))
 
 
 @dataclass
@@ -145,6 +180,8 @@ class Batch:
     """What a pass over a step's shards knows of its batch jobs, and where it puts what they have to answer."""
 
     put: Callable[[BatchRequest], None]
+    late: bool = False
+    """Whether what no job has answered is asked online."""
     open_jobs: Mapping[str, KeySet] = field(default_factory=dict[str, KeySet])
     """What the jobs of the ledger's space hold that are open, by their intents."""
     ended_jobs: Sequence[tuple[KeySet, str]] = ()
@@ -212,6 +249,8 @@ class Session:
     """The first question of each row, as a number."""
     numbers: list[int] = field(default_factory=list[int])
     """Which of the step's equal questions each is."""
+    firsts: dict[int, tuple[str, FormattedInput]] = field(default_factory=dict[int, tuple[str, FormattedInput]])
+    """The same questions by the rows' places, each with its prompt."""
     steps: int = 0
     """Goes up whenever a row gets on."""
     problem: StorageError | None = None
@@ -249,6 +288,15 @@ class Session:
         if not self._not_begun:
             self._all_begun.set()
 
+    def missing(self, before: Sequence[int]) -> Missing:
+        """What the ledger has no answer to of the first questions of its rows."""
+        numbers, whole = numbered(self.questions, before), Missing()
+        for place, (question, prompt) in self.firsts.items():
+            key = key_of(question, self.node.lane, numbers[place])
+            if self.kept(RowAsk(self, place, refused={key}), key, "") is None:
+                whole += Missing(1, estimated_tokens(prompt, 1, {}))
+        return whole
+
     async def number_of_row(self, place: int) -> int:
         await self._numbered.wait()
         return self.numbers[place]
@@ -259,10 +307,10 @@ class Session:
 
     async def drop(self) -> None:
         """Stop what is still under way."""
-        left = [each for each in self._work if not each.done()]
-        for each in left:
+        for each in self._work:
             each.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        # All of them: asyncio prints the error of a row that nobody has looked at.
+        await asyncio.gather(*self._work, return_exceptions=True)
 
     async def answer(self, before: Sequence[int]) -> list[Row]:
         """The rows that the session's rows become. Every row is brought to its end, also where one stops the run.
@@ -279,6 +327,9 @@ class Session:
 
         self.node.run.asking.add(stop)
         try:
+            if self.node.run.unkept is not None:
+                await self.drop()
+                raise self.node.run.unkept
             self._go_on(before)
             made = await asyncio.gather(*self._work, return_exceptions=True)
         finally:
@@ -314,7 +365,7 @@ class Session:
             if quiet >= QUIET_TURNS and sum(not each.done() for each in self._work) > len(self.waiting):
                 # A row does something else, in a thread perhaps.
                 quiet = 0
-                await asyncio.sleep(SECONDS_PER_LOOK)
+                await asyncio.sleep(SECONDS_PER_POLL)
 
     async def _answer_row(self, place: int, row: Row) -> list[Row]:
         ask = RowAsk(self, place)
@@ -330,7 +381,7 @@ class Session:
         if _fails_here(row, made):
             attempt = self.node.run.attempt
             asked = [key for key in ask.together if self.store.useless(key) != attempt]
-            useless = [key for each in asked for key in self._answered_keys(each, ask.together[each])]
+            useless = [key for each in asked for key in self._answered_keys(ask, each)]
             self._keep(useless_line(key, attempt) for key in useless)
         self.steps += 1
         return made
@@ -341,11 +392,11 @@ class Session:
         finally:
             self.asking.done(place)
 
-    def _answered_keys(self, key: str, answered: int) -> list[str]:
-        """The key of a question and, if it was answered, those of the parts that it was asked in."""
-        llm = self.task.answerer
-        parts = llm.requests_per_input(answered) if answered and isinstance(llm, OfflineBatchLLM) else 1
-        return [key, *(part_keys(key, parts) if parts > 1 else [])]
+    def _answered_keys(self, ask: RowAsk, key: str) -> list[str]:
+        """The key of a question and those of the parts that it was answered in."""
+        parts = _keys_of_parts(key, ask.together[key])
+        # What was written just now isn't found before the ledger is read again.
+        return [key, *(part for part in parts if part in ask.parts or self.store.find(part) is not None)]
 
     async def output_for(self, ask: RowAsk, question: Question) -> GenerateOutput:
         """The answer to a question: from the ledger, or asked for now. Raises LLMError."""
@@ -354,7 +405,10 @@ class Session:
         if is_new:
             self._count_spent(question)
         kept = self.kept(ask, question.key, question.old)
-        while kept is None and self.batch is None and not await self.asking.is_ours(ask.place, ask.root, question.key):
+        is_ours = self.batch is not None
+        while kept is None and not is_ours:
+            is_ours = await self.asking.is_ours(ask.place, ask.root, question.key)
+            # Also where it's ours: another session may have read the answer into the store before that was asked.
             kept = self.kept(ask, question.key, question.old)
         sent = kept is None
         if kept is not None:
@@ -363,7 +417,7 @@ class Session:
         elif self.batch is not None:
             kept = await self._from_jobs(self.batch, ask, question)
         else:
-            kept = await self._online(question)
+            kept = await self._online(ask, question)
         if is_new or sent:
             by_this_run = is_of_run(kept.attempt, self.node.run.own_id)
             tokens = tokens_of(self.task.answerer, kept.output, batched=bool(kept.job))
@@ -384,40 +438,75 @@ class Session:
     def _count_spent(self, question: Question) -> None:
         """Count what was paid for a question before, and gave nothing."""
         llm = self.task.answerer
-        parts = llm.requests_per_input(question.times) if isinstance(llm, OfflineBatchLLM) else 1
-        for key in dict.fromkeys([question.key, *part_keys(question.key, parts)]):
+        for key in [question.key, *_keys_of_parts(question.key, question.times)]:
             for spent in self.store.spent(key):
                 tokens = tokens_spent(llm, spent.usage, batched=bool(spent.job))
                 mine = is_of_run(spent.attempt, self.node.run.own_id)
                 self._count(work_of(tokens, sent=mine, batched=bool(spent.job)))
 
-    async def _online(self, question: Question) -> Kept:
+    async def _online(self, ask: RowAsk, question: Question) -> Kept:
         """Ask now. A failure that was paid for is written down with what it cost, and isn't asked for again.
+
+        What comes of a question in several requests is kept by each of them, once the rest has to wait.
 
         Raises:
             LLMError: the request failed for good.
         """
-        llm, attempt = self.task.answerer, self.node.run.attempt
+        llm, attempt, limit = self.task.answerer, self.node.run.attempt, self.task.answerer.token_limit()
+        parts = self._kept_parts(ask, question)
+        unused = iter([key for key in _keys_of_parts(question.key, question.times) if key not in parts])
+
+        def keep(output: GenerateOutput) -> None:
+            key = next(unused)
+            self.store.prompts.note(key, question.prompt)
+            self._keep([answer_line(key, output, attempt, limit=limit)])
+            parts[key] = Kept(output, attempt)
+            ask.parts.add(key)
+
+        before = len(parts)
         known = self.store.kept_error(question.key, attempt)
-        if known is not None and not known.failure["retryable"]:
-            raise known
         try:
-            async with self._room(question):
-                output = await self._asked(question)
+            if known is not None and not known.failure["retryable"]:
+                raise known
+            missing = question.times - sum(len(part.output["generations"]) for part in parts.values())
+            if missing > 0:
+                async with self._room(question):
+                    output = await self._asked(question, missing, keep)
+                if not parts:
+                    self.store.prompts.note(question.key, question.prompt)
+                    self._keep([answer_line(question.key, output, attempt, limit=limit)])
+                    return Kept(output, attempt, limit=limit)
+                if len(parts) == before:
+                    keep(output)
         except LLMError as error:
-            if error.usage and not error.fatal:
-                self._keep([failure_line(question.key, failure_of(error), attempt, error.usage)])
-                tokens = tokens_of(llm, failed_output(error, question.times), batched=False)
-                self._count(work_of(tokens, sent=True, batched=False))
+            paid = error.usage if error is not known and not error.fatal else []
+            if paid:
+                self._keep([failure_line(question.key, failure_of(error), attempt, paid)])
+                self._count(work_of(tokens_spent(llm, paid, batched=False), sent=True, batched=False))
+            self._count_parts(parts.values())
             raise
-        limit = llm.token_limit()
-        self.store.prompts.note(question.key, question.prompt)
-        self._keep([answer_line(question.key, output, attempt, limit=limit)])
-        return Kept(output, attempt, limit=limit)
+        whole = first_generations(combined([part.output for part in parts.values()]), question.times)
+        self._keep([answer_line(question.key, whole, attempt, limit=limit, copy=True)])
+        return Kept(whole, attempt, limit=limit)
+
+    def _kept_parts(self, ask: RowAsk, question: Question) -> dict[str, Kept]:
+        """What the ledger has of a question in several requests, by their keys."""
+        keys = _keys_of_parts(question.key, question.times)
+        if question.key in ask.refused:
+            ask.refused.update(keys)
+        found = {key: self.kept(ask, key, "") for key in keys}
+        return {key: part for key, part in found.items() if part is not None}
+
+    def _count_parts(self, parts: Iterable[Kept]) -> None:
+        """Count what was paid for parts of a question that isn't answered as a whole."""
+        for part in parts:
+            tokens = tokens_spent(self.task.answerer, usage_of(part.output), batched=bool(part.job))
+            mine = is_of_run(part.attempt, self.node.run.own_id)
+            self._count(work_of(tokens, sent=mine, batched=bool(part.job)))
 
     def _room(self, question: Question) -> AbstractAsyncContextManager[None]:
         """Room for it in the run's budget."""
-        budget, llm = self.node.run.budget, self.task.answerer
+        budget, llm = self.node.run.money.budget, self.task.answerer
         if budget is None:
             return nullcontext()
 
@@ -427,14 +516,23 @@ class Session:
 
         return budget.room_for(self.node.name, guess)
 
-    async def _asked(self, question: Question) -> GenerateOutput:
-        """The answer, counted in the run's budget. Raises LLMError."""
-        budget, llm = self.node.run.budget, self.task.answerer
+    async def _asked(self, question: Question, missing: int, keep: Callable[[GenerateOutput], None]) -> GenerateOutput:
+        """The `missing` generations, counted in the run's budget. Raises LLMError."""
+        budget, llm = self.node.run.money.budget, self.task.answerer
+        kept: list[Usage] = []
+
+        def keep_part(output: GenerateOutput) -> None:
+            kept.extend(usage_of(output))
+            keep(output)
+
         try:
-            output = await llm.answer(question.prompt, question.times)
+            if missing == 1 == question.times or not isinstance(llm, AsyncLLM):
+                output = await llm.answer(question.prompt, missing)
+            else:
+                output = await llm.answer(question.prompt, missing, before=question.times - missing, keep=keep_part)
         except LLMError as error:
             if budget is not None:
-                budget.count(self.node.name, llm, error.usage)
+                budget.count(self.node.name, llm, [*kept, *error.usage])
             raise
         if budget is not None:
             budget.count(self.node.name, llm, usage_of(output))
@@ -461,7 +559,7 @@ class Session:
         try:
             self.store.append(lines)
         except StorageError as error:
-            self.problem = error
+            self.problem = self.node.run.unkept = error
             for stop in list(self.node.run.asking):
                 stop(error)
             raise
@@ -474,17 +572,25 @@ class Session:
         """
         llm = cast("OfflineBatchLLM", self.task.answerer)
         parts = question.parts(llm.requests_per_input(question.times))
-        if len(parts) > 1 and question.key in ask.refused:
-            ask.refused |= {key for key, _ in parts}
+        if len(parts) > 1:
+            keys = {key for key, _ in parts}
+            ask.parts |= keys
+            if question.key in ask.refused:
+                ask.refused |= keys
         found: list[Kept] = []
         missing: list[BatchRequest] = []
-        for number, (key, old) in enumerate(parts):
-            answer = self.kept(ask, key, old)
-            if answer is not None:
-                found.append(answer)
-            elif self._is_to_ask(batch, key, old, llm.batch_tries):
-                name = custom_id(self.place, key)
-                missing.append(llm.batch_request(name, question.prompt, question.times // len(parts), number))
+        each = question.times // len(parts)
+        try:
+            for number, (key, old) in enumerate(parts):
+                answer = self.kept(ask, key, old)
+                # Online, a request for several may have given some of them.
+                if answer is not None and (len(parts) == 1 or len(answer.output["generations"]) == each):
+                    found.append(answer)
+                elif self._is_to_ask(batch, key, old, llm.batch_tries):
+                    missing.append(llm.batch_request(custom_id(self.place, key), question.prompt, each, number))
+        except LLMError:
+            self._count_parts(self._kept_parts(ask, question).values())
+            raise
         if len(found) < len(parts):
             for request in missing:
                 batch.put(request)
@@ -493,7 +599,9 @@ class Session:
             await asyncio.get_running_loop().create_future()
         if len(found) == 1:
             return found[0]
-        whole = Kept(combined([each.output for each in found]), found[0].attempt, found[0].job, llm.token_limit())
+        # Where some were asked online, all are counted as such: never for less than was paid.
+        job = found[0].job if all(part.job for part in found) else ""
+        whole = Kept(combined([part.output for part in found]), found[0].attempt, job, llm.token_limit())
         line = answer_line(question.key, whole.output, whole.attempt, job=whole.job, limit=whole.limit, copy=True)
         self._keep([line])
         return whole
@@ -507,12 +615,18 @@ class Session:
             return False
         known = self.store.kept_error(key, self.node.run.attempt)
         ended = [message for keys, message in batch.ended_jobs if key in keys]
-        if known is not None and (not known.failure["retryable"] or len(ended) >= tries):
+        over = len(ended) >= tries and not batch.late
+        if known is not None and (not known.failure["retryable"] or over):
             raise known
-        if len(ended) >= tries:
+        if over:
             said = "; ".join(dict.fromkeys(filter(None, ended)))
             raise ExpiredError(f"{len(ended)} batch jobs ended without an answer to it{f': {said}' if said else ''}")
         return True
+
+
+def _keys_of_parts(key: str, times: int) -> list[str]:
+    """The keys of what comes of a question in several requests, online and from batch jobs; none for one generation."""
+    return part_keys(key, times) if times > 1 else []
 
 
 def _fails_here(row: Row, made: Sequence[Row]) -> bool:
@@ -556,6 +670,8 @@ class RowAsk:
 
     Where the row fails, they are to blame.
     """
+    parts: set[str] = field(default_factory=set[str])
+    """The keys of what answered questions in several requests."""
     under_way: int = 0
 
     def begins(self, question: str) -> None:
@@ -570,6 +686,7 @@ class RowAsk:
         times = self.asked[asked]
         self.asked[asked] += 1
         if is_first:
+            session.firsts[self.place] = (asked, prompt)
             self.begins(asked)
         number = await session.number_of_row(self.place)
         if is_first:

@@ -17,9 +17,9 @@ from typing import Any, cast
 import orjson
 
 from flows.engine.answering import Batch, Located, begun, keep_shard, located, made_from_batches, made_online
-from flows.engine.costs import Estimate, estimate
+from flows.engine.costs import Estimate, estimate_of_step, needs_approval
 from flows.engine.graph import Node, Stream, aligned
-from flows.engine.task_runs import as_task_run, told, told_of_shard
+from flows.engine.task_runs import as_task_run, shard_state, told
 from flows.ledger import Store, opened, submitting
 from flows.ledger.creating import after_failure
 from flows.ledger.jobs import find, metadata_of, split_custom_id, still_holding
@@ -45,7 +45,7 @@ ANSWERED = "answered meanwhile"
 
 
 class WaitingForBatches(Exception):
-    """A step can't go on before batch jobs end, there's room for others, or a person agrees to their cost."""
+    """A step can't go on before batch jobs end, there's room for others, or a person agrees to a cost."""
 
     def __init__(
         self, *, needs: Iterable[str] = (), queued: int = 0, estimates: Mapping[str, Estimate] | None = None
@@ -56,7 +56,7 @@ class WaitingForBatches(Exception):
         self.queued = queued
         """Requests for which there's no room in the provider's queue."""
         self.estimates = dict(estimates or {})
-        """What would be submitted, by step, if a person agreed."""
+        """What would be sent, by step, if a person agreed."""
 
 
 def is_offline(node: Node) -> bool:
@@ -73,6 +73,18 @@ def is_offline(node: Node) -> bool:
 def offline_llm(node: Node) -> OfflineBatchLLM:
     """The LLM of a step for which `is_offline` holds."""
     return cast("OfflineBatchLLM", cast("ModelStep", node.step).answerer)
+
+
+def deadline_of(node: Node) -> float | None:
+    """When what no batch job of an offline step has answered is to be asked online, in seconds since 1970."""
+    hours = offline_llm(node).ready_by
+    return None if hours is None else node.run.times.attempt_began + hours * 3600
+
+
+def is_late(node: Node) -> bool:
+    """Whether an offline step's deadline has passed."""
+    deadline = deadline_of(node)
+    return deadline is not None and time.time() >= deadline
 
 
 def may_have_moved(record: JobRecord, space: str, llm: OfflineBatchLLM) -> bool:
@@ -132,10 +144,13 @@ class _Pass:
     async def begin(cls, node: Node, jobs: Jobs) -> _Pass:
         run, llm, space = node.run, offline_llm(node), node.space()
         found = await _open_jobs(node, jobs)
+        if run.money.budget is not None:
+            async with run.money.turn:
+                run.money.budget.submitted = await asyncio.to_thread(cost_of_jobs, jobs, run.id)
         every = [each for each in await asyncio.to_thread(jobs.all_open) if each.step == node.name]
         ended = [each for each in await asyncio.to_thread(jobs.ended_of, run.id) if each.attempt == run.attempt]
         asked = {each.space() for each in run.nodes if isinstance(each.step, ModelStep)}
-        batch = Batch(lambda request: None)
+        batch = Batch(lambda request: None, late=is_late(node))
         batch.open_jobs = {each.intent: await asyncio.to_thread(jobs.keys_of, each) for each in found}
         here = [each for each in ended if each.space == space]
         batch.ended_jobs = [(await asyncio.to_thread(jobs.keys_of, each), each.message) for each in here]
@@ -165,27 +180,33 @@ class _Pass:
         try:
             async for place, refs in aligned(self.node):
                 await self._bring(place, refs)
-                while self.full and self._may_submit_early() and not self._unseen():
+                while self.full and self._may_submit_early() and not self.batch.late and not self._unseen():
                     await self._submit(self.full.pop(0))
         except WaitingForBatches:
             # More may come: what isn't a whole job yet is asked again then.
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued) from None
         files = self.files = [*self.full, *self.writer.rest()]
         count = sum(len(file.custom_ids) for file in files)
-        if 0 < count < self.node.run.spending.finish_online_below and not (self.batch.needs or self.queued):
-            await self._finish_online()
+        few = count < self.node.run.money.spending.finish_online_below
+        if files and (few or self.batch.late) and not (self.batch.needs or self.queued):
+            await self._approve_online(files)
+            try:
+                await self._finish_online("are late" if self.batch.late else "are too few for a job")
+            finally:
+                self.node.run.money.expected.pop(self.node.name, None)
             return
+        if files and self.batch.late:
+            # Those of a shard are asked together, and what an open job holds isn't asked twice.
+            raise WaitingForBatches(needs=self.batch.needs)
         if files:
             await asyncio.to_thread(self._check_nothing_moved)
-        await self._approve(files)
-        for file in files:
-            await self._submit(file)
+        await self._submit_all(files)
         if self.pending:
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued)
 
     def _may_submit_early(self) -> bool:
         """Whether a job may go before the others are known. A cost is agreed to, and limited, as a whole."""
-        return self.node.run.spending.approve_cost_above is None and self.node.run.budget is None
+        return self.node.run.money.spending.approve_cost_above is None and self.node.run.money.budget is None
 
     async def _bring(self, place: int, refs: list[ShardRef]) -> None:
         """Bring one shard as far as it gets."""
@@ -217,7 +238,7 @@ class _Pass:
         self, place: int, refs: list[ShardRef], work: Callable[[], Awaitable[tuple[ShardRef, bool]]]
     ) -> None:
         async def make() -> Any:
-            return told_of_shard(*await work(), refs)
+            return shard_state(*await work(), refs)
 
         ref, reused = await as_task_run(self.node.name, f"{self.node.name}-{place}", make)
         self._push(place, refs, ref, reused=reused)
@@ -230,8 +251,9 @@ class _Pass:
         else:
             cast("Stream", self.node.stream).push(place, ref)
 
-    async def _finish_online(self) -> None:
-        run_logger().info("%s: the rest is too little for a job and is asked online", self.node.name)
+    async def _finish_online(self, why: str) -> None:
+        count = sum(len(file.custom_ids) for file in self.files)
+        run_logger().info("%s: %s requests %s, and are sent online", self.node.name, f"{count:,}", why)
         waiting, self.pending = self.pending, []
         for each in waiting:
             self._push_held(each.place)
@@ -247,33 +269,41 @@ class _Pass:
         while self.held and (before is None or self.held[0][0] < before):
             cast("Stream", self.node.stream).push(*self.held.pop(0))
 
-    async def _approve(self, files: Sequence[JobFile]) -> None:
-        """Whether `files` may be submitted at what they would cost.
+    async def _submit_all(self, files: Sequence[JobFile]) -> None:
+        """Submit what is left at the end of a pass, if it may cost what it would.
 
         Raises:
             CostLimitError: that is more than is left of the run's `max_cost`.
             WaitingForBatches: it has to be agreed to first.
         """
-        run = self.node.run
-        limit = run.spending.approve_cost_above
         if not files:
             return
-        whole = self._estimate(files)
-        if run.budget is not None:
-            every = [*await asyncio.to_thread(self.jobs.all_open), *await asyncio.to_thread(self.jobs.ended_of, run.id)]
-            submitted = sum(each.dollars or 0.0 for each in every if each.run == run.id)
-            run.budget.check_jobs(self.node.name, whole.dollars, submitted)
-        if limit is None:
-            return
-        unpriced = whole.dollars is None and not run.approved_unpriced
-        if unpriced or run.dollars + (whole.dollars or 0.0) > max(limit, run.approved):
+        money, whole = self.node.run.money, self._estimate(files)
+        async with money.turn:
+            try:
+                if money.budget is not None:
+                    money.budget.check_jobs(self.node.name, whole.dollars)
+                self._check_agreed(whole)
+                for file in files:
+                    await self._submit(file)
+            finally:
+                if money.budget is not None:
+                    money.budget.reserved = 0.0
+
+    async def _approve_online(self, files: Sequence[JobFile]) -> None:
+        """Expect the cost of the requests online. Raises WaitingForBatches where that has to be agreed to first."""
+        money, whole = self.node.run.money, self._estimate(files, batch=False)
+        async with money.turn:
+            self._check_agreed(whole)
+            money.expected[self.node.name] = whole.dollars or 0.0
+
+    def _check_agreed(self, whole: Estimate) -> None:
+        if needs_approval(self.node.run, [whole]):
             raise WaitingForBatches(needs=self.batch.needs, queued=self.queued, estimates={self.node.name: whole})
 
-    def _estimate(self, files: Sequence[JobFile]) -> Estimate:
-        count = sum(len(file.custom_ids) for file in files)
-        answers = cast("ModelStep", self.node.step).answers_per_row
-        each = answers // self.llm.requests_per_input(answers)
-        return estimate(self.llm, count, sum(file.tokens for file in files), batch=True, num_generations=each)
+    def _estimate(self, files: Sequence[JobFile], *, batch: bool = True) -> Estimate:
+        count, tokens = sum(len(file.custom_ids) for file in files), sum(file.tokens for file in files)
+        return estimate_of_step(cast("ModelStep", self.node.step), count, tokens, batch=batch)
 
     def _unseen(self) -> list[JobRecord]:
         """The open jobs of this attempt in which no row has asked anything so far."""
@@ -288,13 +318,18 @@ class _Pass:
         """
         for record in self._unseen():
             keys = self.jobs.keys_in(record) if record.before is None else []
-            if keys is not None and not (record.space == self.store.space and any(map(self.store.find, keys))):
+            is_here = record.space == self.store.space and any(map(self.store.find, keys or ()))
+            if keys is not None and not is_here and self._is_open(record):
                 raise JobMovedError(record, self.jobs.path_of(record))
         asked = [_key_in(name) for file in self.files for name in file.custom_ids] if self.elsewhere else []
         for record in self.elsewhere:
             keys = self.jobs.keys_of(record)
-            if not isinstance(keys, AnyKey) and any(key in keys for key in asked):
+            if not isinstance(keys, AnyKey) and any(key in keys for key in asked) and self._is_open(record):
                 raise JobMovedError(record, self.jobs.path_of(record))
+
+    def _is_open(self, record: JobRecord) -> bool:
+        """Whether a job still is: another run may have brought it to its end since it was read."""
+        return self.jobs.record_at(self.jobs.path_of(record)) is not None
 
     async def _submit(self, file: JobFile) -> None:
         """Create a job, or leave it for later where there's no room for it."""
@@ -312,6 +347,8 @@ class _Pass:
         records = await asyncio.to_thread(self.jobs.open_of, self.store.space)
         new = [each for each in records if each.intent not in self.batch.open_jobs]
         held = {each.intent: await asyncio.to_thread(self.jobs.keys_of, each) for each in new}
+        # What waits to be written isn't found: it would be paid again.
+        await asyncio.to_thread(self.store.flush)
         await asyncio.to_thread(self.store.refresh)
         limit, attempt = self.llm.token_limit(), self.node.run.attempt
 
@@ -374,12 +411,14 @@ class _Pass:
         run = self.node.run
         places = [int(cast("tuple[str, str]", split_custom_id(name))[0]) for name in file.custom_ids]
         dollars = self._estimate([file]).dollars
-        run.dollars += dollars or 0.0
+        run.money.submitted += dollars or 0.0
+        if run.money.budget is not None:
+            run.money.budget.submit(dollars or 0.0)
         return JobRecord(
             intent=file.intent,
             run=run.id,
             attempt=run.attempt,
-            flow_run=run.flow_run,
+            flow_run=run.flow_run.id,
             step=self.node.name,
             space=self.store.space,
             llm=self.llm.model_dump(mode="json"),
@@ -399,7 +438,7 @@ class _Pass:
         """Note the intent, create the job, and note its id."""
         await asyncio.to_thread(self._note_prompts, file)
         await asyncio.to_thread(self.jobs.intend, record, list(map(_key_in, file.custom_ids)))
-        metadata = metadata_of(record, self.node.run.url)
+        metadata = metadata_of(record, self.node.run.flow_run.url)
         for tries in itertools.count(1):
             try:
                 status = await run_async(self.llm.create_job(file, metadata))
@@ -453,12 +492,19 @@ def _key_in(name: str) -> str:
     return cast("tuple[str, str]", split_custom_id(name))[1]
 
 
+def cost_of_jobs(jobs: Jobs, run: str) -> float:
+    """Dollars of a run's batch jobs: as they were estimated, and of those that have ended for what was answered."""
+    open_jobs = sum(each.dollars or 0.0 for each in jobs.all_open() if each.run == run)
+    ended = jobs.ended_of(run)
+    return open_jobs + sum((each.dollars or 0.0) * (each.answered + each.refused) / each.requests for each in ended)
+
+
 def is_forgotten(record: JobRecord) -> bool:
     """Whether a job that the provider doesn't know was never created: it would be known by now."""
     now = time.time()
     # Its upload may have taken long, so the intent's age alone says nothing.
-    looked_for = record.looked and now - record.looked >= INTENT_SECONDS
-    return bool(not record.job and looked_for and now - record.intended >= INTENT_SECONDS)
+    searched_for = record.polled and now - record.polled >= INTENT_SECONDS
+    return bool(not record.job and searched_for and now - record.intended >= INTENT_SECONDS)
 
 
 async def _open_jobs(node: Node, jobs: Jobs) -> list[JobRecord]:
@@ -474,6 +520,8 @@ async def _open_jobs(node: Node, jobs: Jobs) -> list[JobRecord]:
             seen = record if record.job else await find(jobs, record, offline_llm(node))
             if is_forgotten(seen):
                 jobs.void(seen)
-            else:
+                # It stays where it was created at that moment.
+                seen = jobs.record_at(jobs.path_of(seen))
+            if seen is not None:
                 found.append(seen)
     return found

@@ -16,7 +16,7 @@ from llms.prices import money, price_of
 from llms.typing import Usage
 from llms.usage import usage_of
 
-SECONDS_PER_LOOK = 0.05
+SECONDS_PER_POLL = 0.05
 
 
 class Budget:
@@ -37,6 +37,10 @@ class Budget:
         self._began_before = began_before
         self.spent = 0.0
         """By requests that were sent online."""
+        self.submitted = 0.0
+        """What its batch jobs cost, as they were estimated; those that have ended for what they answered."""
+        self.reserved = 0.0
+        """What the jobs may cost that are being submitted, and aren't counted yet."""
         self._held = 0.0
         self._under_way = 0
         self._dearest: dict[str, float] = {}
@@ -69,15 +73,16 @@ class Budget:
             CostLimitError: nothing is under way, and there's no room all the same.
         """
         price = self._price(step, guess)
-        while self.spent + self._held + price > self.max_cost:
+        while self._taken() + price > self.max_cost:
             if not self._under_way:
+                spent = money(self.spent + self.submitted + self.reserved)
                 raise CostLimitError(
-                    f"{step}: this run has spent {money(self.spent)} of max_cost={self.max_cost:g}, and what comes next"
-                    f" may cost {money(price)}. Start it again with a higher max_cost: what was answered is"
-                    " kept, and isn't paid for again"
+                    f"{step}: this run has spent {spent} of max_cost={self.max_cost:g}, and what comes next may cost"
+                    f" {money(price)}. Start it again with a higher max_cost: what was answered is kept, and isn't paid"
+                    " for again"
                 )
             # Shards of a cluster and requests of this process come from different loops: no event wakes both.
-            await asyncio.sleep(SECONDS_PER_LOOK)
+            await asyncio.sleep(SECONDS_PER_POLL)
             price = self._price(step, guess)
         self._held += price
         self._under_way += 1
@@ -86,6 +91,9 @@ class Budget:
         finally:
             self._held -= price
             self._under_way -= 1
+
+    def _taken(self) -> float:
+        return self.spent + self.submitted + self.reserved + self._held
 
     def _price(self, step: str, guess: Callable[[], float | None]) -> float:
         if step in self._dearest or step in self._unpriced:
@@ -107,18 +115,24 @@ class Budget:
             self.spent += dollars
             self._dearest[step] = max(self._dearest.get(step, 0.0), dollars)
 
-    def check_jobs(self, step: str, dollars: float | None, submitted: float) -> None:
-        """Before batch jobs are submitted that may cost so much, beside those of before.
+    def check_jobs(self, step: str, dollars: float | None) -> None:
+        """Before batch jobs are submitted that may cost so much, beside those of before: that is reserved for them.
 
         Raises:
             CostLimitError: nothing of them is submitted.
         """
-        spent = self.spent + submitted
-        if spent + (dollars or 0.0) > self.max_cost:
+        taken = self._taken()
+        if taken + (dollars or 0.0) > self.max_cost:
             raise CostLimitError(
-                f"{step}: its batch jobs may cost {money(dollars or 0.0)}, and this run has spent {money(spent)} of"
+                f"{step}: its batch jobs may cost {money(dollars or 0.0)}, and this run has spent {money(taken)} of"
                 f" max_cost={self.max_cost:g}. Nothing of them is submitted. Start it again with a higher max_cost"
             )
+        self.reserved = dollars or 0.0
+
+    def submit(self, dollars: float) -> None:
+        """A job is submitted that may cost so much."""
+        self.submitted += dollars
+        self.reserved = max(0.0, self.reserved - dollars)
 
 
 def _dollars(llm: LLM, usage: Iterable[Usage]) -> float | None:

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from flows.engine.run import StepProgress
+from flows.engine.run import Run, StepProgress
 from flows.store.shards import Tokens
 from llms.base import LLM, NOT_PARAMETERS, cut_off_in, finish_reasons_in, unfinished_in
+from llms.batch import OfflineBatchLLM
 from llms.embeddings import Embeddings
 from llms.images import ImageGenerationModel
 from llms.parameters import signature_model
@@ -162,6 +163,42 @@ def estimate(
     output_tokens = round(requests * num_generations * each)
     dollars = cost(llm, input_tokens, output_tokens, requests=requests, batch=batch) if requests else 0.0
     return Estimate(requests, input_tokens, output_tokens, dollars, batch, guess)
+
+
+def estimate_of_step(step: ModelStep, requests: int, input_tokens: int, *, batch: bool) -> Estimate:
+    """What requests are likely to take that a step sends for its rows.
+
+    Args:
+        requests: how many, of `requests_per_row(step)` for each row.
+        input_tokens: of all requests together.
+    """
+    each = step.answers_per_row // requests_per_row(step)
+    return estimate(step.answerer, requests, input_tokens, batch=batch, num_generations=max(1, each))
+
+
+def requests_per_row(step: ModelStep) -> int:
+    """Into how many requests a provider has a row's answers split."""
+    llm = step.answerer
+    return llm.requests_per_input(step.answers_per_row) if isinstance(llm, OfflineBatchLLM) else 1
+
+
+def committed(run: Run) -> float:
+    """The dollars that a run has spent online, or is about to, and those that its batch jobs were estimated at."""
+    spent = {name: each.work.sent_online.dollars for name, each in run.progress.items()}
+    expected = run.money.expected
+    return run.money.submitted + sum(
+        max(expected.get(name, 0.0), spent.get(name, 0.0)) for name in spent.keys() | expected.keys()
+    )
+
+
+def needs_approval(run: Run, estimates: Iterable[Estimate]) -> bool:
+    """Whether a person has to agree before what was estimated is sent, beside what the run sends already."""
+    limit, dollars = run.money.spending.approve_cost_above, [each.dollars for each in estimates]
+    if limit is None:
+        return False
+    whole = committed(run) + sum(each or 0.0 for each in dollars)
+    # What was agreed to was added up in another order.
+    return (None in dollars and not run.money.approved_unpriced) or whole > max(limit, run.money.approved) * (1 + 1e-9)
 
 
 def _output_guess(llm: LLM, average: float | None) -> tuple[float, str]:

@@ -77,7 +77,12 @@ def types_from_sources(leaf: Node) -> dict[str, Any]:
 
 
 def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None = None) -> Dataset:
-    """The rows of shards as one memory-mapped dataset. Its files stay in the storage's folder of this machine."""
+    """The rows of shards as one memory-mapped dataset. Its files stay in the storage's folder of this machine.
+
+    Raises:
+        StorageError: its files can't be written, or aren't there any more.
+        ShardError: a shard can't be read.
+    """
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import MemoryMappedTable, concat_tables
@@ -92,6 +97,11 @@ def open_dataset(storage: Storage, refs: Sequence[ShardRef], known: Known | None
         _write_dataset(storage, refs, known, folder)
     mark_used(folder)
     parts = [MemoryMappedTable.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))]
+    if refs and not parts:
+        raise StorageError(
+            f"the dataset can't be opened: {str(folder)!r} isn't the folder with its files that was written. Move away"
+            " what is there, and run again: what is done so far is kept"
+        )
     # `concatenate_datasets` aligns features in time 2^depth, and those of the files are the same.
     return Dataset(concat_tables([*parts]) if parts else pa.table({}))
 

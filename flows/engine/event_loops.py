@@ -6,8 +6,8 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -15,11 +15,32 @@ T = TypeVar("T")
 
 
 def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    """Run a coroutine to its end, also where an event loop is running already (a notebook).
+
+    Who is interrupted meanwhile stops it: the interruption goes on once it has ended.
+    """
     if not in_a_loop():
         return asyncio.run(work)
+    stopped, begun = threading.Event(), list[Callable[[], object]]()
+
+    async def stoppable() -> T:
+        loop, mine = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        begun.append(lambda: loop.call_soon_threadsafe(mine.cancel))
+        # An interruption that came before saw nothing to stop.
+        if stopped.is_set():
+            mine.cancel()
+        return await mine
+
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pipeline") as thread:
-        return thread.submit(copy_context().run, asyncio.run, work).result()
+        try:
+            return thread.submit(copy_context().run, asyncio.run, stoppable()).result()
+        except BaseException:
+            stopped.set()
+            # Where it's the work that failed, its loop has ended.
+            with suppress(RuntimeError):
+                for stop in begun:
+                    stop()
+            raise
 
 
 def await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:
@@ -27,6 +48,20 @@ def await_or_run(work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T] | T:
     if not in_a_loop():
         return asyncio.run(work)
     return run_anywhere(work) if in_plain_function() else work
+
+
+async def finished(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Await `work`. Who is cancelled meanwhile waits for its end first, for so many seconds.
+
+    A request that is cut off here may be carried out by a server all the same.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            await asyncio.wait_for(task, seconds)
+        raise
 
 
 def in_plain_function() -> bool:

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from flows.credentials import find_credentials
-from flows.engine.answering import Count, Located, asks, located, made_online, show_prompts, sound_shard, stand_ins
+from flows.engine.answering import (
+    Count,
+    Located,
+    Missing,
+    count_before,
+    located,
+    made_online,
+    missing_of,
+    sends_requests,
+    show_prompts,
+    stand_ins,
+    valid_shard,
+)
+from flows.engine.artifacts import publish_progress
 from flows.engine.batching import WaitingForBatches, is_offline, take_batches
+from flows.engine.costs import estimate_of_step, needs_approval, requests_per_row
 from flows.engine.errors import PipelineError
+from flows.engine.event_loops import finished
 from flows.engine.graph import Node, Stream, aligned
 from flows.engine.lanes import Turn, Turns, find_lanes
-from flows.engine.report import progress_line
+from flows.engine.pace import pace_of
+from flows.engine.report import age, progress_line
 from flows.engine.run import Run, progress_listener
 from flows.engine.run_name import name_run
 from flows.engine.sources import SourceRows, dataset_names, names_of_steps
-from flows.engine.task_runs import as_task_run, told_of_shard
+from flows.engine.task_runs import as_task_run, shard_state
 from flows.engine.window import Window
+from flows.ledger import opened
 from flows.ledger.lines import sealed_json, unsealed_json
 from flows.ledger.store import note_use
 from flows.limits.leases import shared_limits
@@ -36,6 +54,8 @@ from tasks.typing import Row
 LAYOUT = 2
 """Of a source's shards. In the first one, dicts had the keys of all dicts beside them."""
 PROGRESS_SECONDS = 10.0
+LONGEST_PUBLISHING = 10.0
+"""Seconds that the end of a run waits for what is on its way to its page."""
 LISTENER_SECONDS = 0.25
 
 
@@ -50,10 +70,15 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
     """
     nodes = list({id(node): node for leaf in leaves for node in leaf.ancestry()}.values())
     use_credentials_store(find_credentials)
+    leaves[0].run.unkept = None
     to_run = [node for node in nodes if not _is_done(node)]
     await name_run(leaves[0].run, nodes)
-    if any(asks(node) for node in to_run):
+    if any(sends_requests(node) for node in to_run):
         find_lanes(leaves[0].run)
+        for node in nodes:
+            # Also of steps that have all their answers: no shard of theirs comes by before others are paid for.
+            if isinstance(node.step, ModelStep) and node.run.money.budget is not None:
+                await count_before(node, await asyncio.to_thread(opened, node.run.storage, node.space()))
         for node in to_run:
             if isinstance(node.step, ModelStep):
                 await asyncio.to_thread(note_use, node.run.storage, node.space(), node.run.flow_name)
@@ -62,19 +87,24 @@ async def execute(leaves: Sequence[Node]) -> list[list[ShardRef]]:
         # Services now, to learn of a missing key before anything is sent; engines when their turn comes.
         # Where shards are worked on elsewhere, the keys are there as well.
         here = node.run.spread is None or is_offline(node)
-        if here and isinstance(node.step, ModelStep) and isinstance(node.step.answerer, AsyncLLM) and asks(node):
+        if (
+            here
+            and isinstance(node.step, ModelStep)
+            and isinstance(node.step.answerer, AsyncLLM)
+            and sends_requests(node)
+        ):
             node.load()
     for node in to_run:
         node.stream = Stream()
         # Of an earlier pass: every shard is counted again as it comes by.
         node.run.progress.pop(node.name, None)
-    async with shared_limits(node.step for node in to_run if asks(node)):
+    async with shared_limits(node.step for node in to_run if sends_requests(node)):
         return await _through(leaves, to_run, gate)
 
 
 async def _through(leaves: Sequence[Node], to_run: Sequence[Node], gate: _Gate) -> list[list[ShardRef]]:
     drivers = [asyncio.create_task(_drive(node, gate), name=node.name) for node in to_run]
-    reporter = asyncio.create_task(_report(leaves[0].run))
+    reporters = [asyncio.create_task(report(leaves[0].run)) for report in (_report, _show)]
     try:
         refs = await asyncio.gather(*(_all_of(cast("Stream", leaf.stream)) for leaf in leaves))
         if None in refs:
@@ -82,10 +112,9 @@ async def _through(leaves: Sequence[Node], to_run: Sequence[Node], gate: _Gate) 
             raise _waiting(to_run)
         return cast("list[list[ShardRef]]", list(refs))
     finally:
-        reporter.cancel()
-        for driver in drivers:
-            driver.cancel()
-        await asyncio.gather(reporter, *drivers, return_exceptions=True)
+        for each in (*reporters, *drivers):
+            each.cancel()
+        await asyncio.gather(*reporters, *drivers, return_exceptions=True)
         for node in to_run:
             if node.loaded:
                 node.step.unload()
@@ -189,7 +218,17 @@ def _shard_rows(node: Node) -> int:
 
 
 async def _take_each(node: Node) -> None:
-    """One task run per shard, a few at a time, pushed on in order."""
+    """One task run per shard, a few at a time, pushed on in order.
+
+    Raises:
+        WaitingForBatches: a person has to agree to its cost first.
+    """
+    if (
+        isinstance(node.step, ModelStep)
+        and node.run.money.spending.approve_cost_above is not None
+        and not node.run.limits
+    ):
+        await _expect(node, node.step)
     spread = node.run.spread
     window = spread.window() if spread else Window(rows=rows_at_a_time(node.step))
     started: asyncio.Queue[asyncio.Task[tuple[int, ShardRef]] | None] = asyncio.Queue()
@@ -232,6 +271,29 @@ async def _take_each(node: Node) -> None:
         for each in (starter, *under_way):
             each.cancel()
         await asyncio.gather(starter, *under_way, return_exceptions=True)
+        node.run.money.expected.pop(node.name, None)
+
+
+async def _expect(node: Node, step: ModelStep) -> None:
+    """Estimate what a step costs before it asks anything: all its rows have to be there for it.
+
+    Raises:
+        WaitingForBatches: a person has to agree to it first.
+    """
+    run, samples, whole = node.run, node.samples.anew(), Missing()
+    look = run.spread.missing_of if run.spread else missing_of
+
+    async def count(questions: Sequence[int]) -> Sequence[int]:
+        return samples.count_on(questions)
+
+    async for place, refs in aligned(node):
+        whole += await look(node, place, refs, count)
+    each = requests_per_row(step)
+    found = estimate_of_step(step, each * whole.questions, round(each * whole.tokens), batch=False)
+    async with run.money.turn:
+        if needs_approval(run, [found]):
+            raise WaitingForBatches(estimates={node.name: found})
+        run.money.expected[node.name] = found.dollars or 0.0
 
 
 def rows_at_a_time(step: Step) -> int:
@@ -246,7 +308,7 @@ async def _one_shard(node: Node, place: int, refs: list[ShardRef], turn: Turn) -
     work = node.run.spread.shard_of if node.run.spread else shard_of
 
     async def make() -> Any:
-        return told_of_shard(*await work(node, place, refs, turn.count), refs)
+        return shard_state(*await work(node, place, refs, turn.count), refs)
 
     with turn:
         path = node.shard_path(place, refs)
@@ -263,7 +325,7 @@ async def _one_shard(node: Node, place: int, refs: list[ShardRef], turn: Turn) -
 
 async def shard_of(node: Node, place: int, refs: Sequence[ShardRef], count: Count) -> tuple[ShardRef, bool]:
     """A step's shard from its inputs' shards: kept from before, or made now. Says which."""
-    if not (isinstance(node.step, ModelStep) and asks(node)):
+    if not (isinstance(node.step, ModelStep) and sends_requests(node)):
         return await shard_at(node, node.shard_path(place, refs), place, refs)
     async with located(node, place, refs, count) as where:
         if where.found is not None:
@@ -275,15 +337,15 @@ async def shard_at(
     node: Node, path: str, place: int, refs: Sequence[ShardRef], before: Sequence[int] = ()
 ) -> tuple[ShardRef, bool]:
     """The same, for who knows its path, and how often a Task's questions were asked in the shards before."""
-    found = await sound_shard(node, path) if asks(node) else None
+    found = await valid_shard(node, path) if sends_requests(node) else None
     if found is not None:
         return found, True
-    if isinstance(node.step, ModelStep) and asks(node):
+    if isinstance(node.step, ModelStep) and sends_requests(node):
         return await made_online(Located(path, None, None, before), node, place, refs), False
     inputs = [await asyncio.to_thread(read_shard, node.run.storage, ref) for ref in refs]
     if isinstance(node.step, ModelStep):
         return await asyncio.to_thread(show_prompts, node, node.step, place, inputs[0]), False
-    if asks(node):
+    if sends_requests(node):
         await asyncio.to_thread(node.load)
     made = await asyncio.to_thread(_apply, node, inputs)
     write = partial(write_shard, attempt=node.run.attempt, step=node.name)
@@ -293,7 +355,7 @@ async def shard_at(
 def _apply(node: Node, inputs: list[list[Row]]) -> list[Row]:
     if len(inputs) == 1:
         inputs = [whole_rows(node.step, inputs[0])]
-    if asks(node):
+    if sends_requests(node):
         return apply_step(node.step, inputs)
     # A preview: a step may not know what to do with a text that stands for an answer.
     try:
@@ -508,8 +570,18 @@ async def _report(run: Run) -> None:
             if listener:
                 listener(run)
             else:
-                for progress in run.progress.values():
-                    run_logger().info(progress_line(progress))
+                # Other threads begin steps meanwhile.
+                for progress in list(run.progress.values()):
+                    run_logger().info(progress_line(progress, pace_of(run, progress)))
     finally:
         if listener:
             listener(run)
+
+
+async def _show(run: Run) -> None:
+    """Keep the artifact with its progress up to date. A run that is soon done has its report alone."""
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        publishing = publish_progress(run, f"Running for {age(time.time() - run.times.began)}.")
+        # Cut off, it may be carried out after the page was told how the run ended.
+        await finished(publishing, LONGEST_PUBLISHING)

@@ -62,12 +62,13 @@ def _line(leaf: Node, place: int, row: Row) -> dict[str, Any]:
     # A Task that makes its rows reads no column.
     prompt: Any = row[METADATA].get(f"raw_input_{failure['step']}")
     rest = [value for name, value in row.items() if name != METADATA]
+    # The UI shows the first columns, as many as there is room for.
     return {
-        "step": failure["step"],
         "row": place,
+        "step": failure["step"],
+        "message": _short(failure["message"], MESSAGE_LENGTH),
         "text": _short(_first_text([*read, prompt, *rest]), TEXT_LENGTH),
         "error": failure["type"],
-        "message": _short(failure["message"], MESSAGE_LENGTH),
     }
 
 

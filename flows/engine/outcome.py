@@ -73,7 +73,7 @@ def note_outcome(run: Run, rows: int, failed: int) -> None:
         failed=before.failed + failed,
         cost=cost_of_rows(steps),
         spent=cost_of_run(steps),
-        saved=tuple(run.saved),
+        saved=tuple(run.saved.places),
     )
 
 

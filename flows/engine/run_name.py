@@ -41,7 +41,7 @@ async def name_run(run: Run, nodes: Sequence[Node], rows: int | None = None) -> 
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None or run.in_task or not _names_itself(context.flow):
+    if context is None or context.flow_run is None or run.flow_run.in_task or not _names_itself(context.flow):
         return
     if run.limits is not None and not run.limits.ask:
         return
@@ -53,7 +53,7 @@ async def name_run(run: Run, nodes: Sequence[Node], rows: int | None = None) -> 
         return
     with no_need_of_the_server("the run's name"):
         async with get_client() as client:
-            await client.set_flow_run_name(UUID(run.flow_run), wanted)
+            await client.set_flow_run_name(UUID(run.flow_run.id), wanted)
         context.flow_run.name = wanted
 
 

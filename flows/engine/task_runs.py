@@ -44,7 +44,7 @@ def told(name: str, message: str, value: Any) -> Any:
     return Completed(name=name, message=message, data=value) if in_flow_run() else value
 
 
-def told_of_shard(ref: ShardRef, reused: bool, inputs: Sequence[ShardRef]) -> Any:
+def shard_state(ref: ShardRef, reused: bool, inputs: Sequence[ShardRef]) -> Any:
     """A shard, and whether it was there before, in a state whose name says so, or that some rows failed."""
     failed_here = ref.failed > max(before.failed for before in inputs)
     if not (reused or failed_here):

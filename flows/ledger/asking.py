@@ -2,7 +2,9 @@
 
 A claim is a numbered file with the keys of questions. Each is made only where it isn't there yet, after a look at those
 that are: so whoever makes one knows all that were before, and what these hold is left to their owners. The latest is
-never removed, or its number would be used again.
+never removed, or its number would be used again. Who is held up after the look may still make one with an older number
+that was removed meanwhile. So each names the one before it, and its maker keeps it only where the later ones lead back
+to it.
 
 In a folder a claim is locked by its owner, and nobody's when that process ends. In an object store it's renewed, and
 passed over when it isn't. Where neither can be done, two runs that start at the same moment both ask.
@@ -14,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import posixpath
+import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
@@ -31,7 +34,7 @@ from flows.store.storage import Storage, StorageError
 
 CLAIMS = "asking"
 ENDING = ".claim"
-SECONDS_PER_LOOK = 0.5
+SECONDS_PER_POLL = 0.5
 RENEWED_SECONDS = 10.0
 EXPIRED_SECONDS = 40.0
 """A claim in an object store that didn't change for so long, by the clock of who waits for it, is nobody's."""
@@ -51,24 +54,50 @@ class Claim:
     lock: IO[bytes] | None
     rows: set[int] = field(default_factory=set[int])
     """The rows that it's held for."""
+    _released: bool = False
+    _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def content(self) -> bytes:
         return b"%b\n%b" % (orjson.dumps({**self.head, "mark": uuid.uuid4().hex}), self.keys)
 
     def renew(self) -> None:
-        if self.lock is None:
-            self.storage.write(self.path, self.content())
+        with self._changing:
+            # Written after that, it would be there again.
+            if self.lock is None and not self._released:
+                self.storage.write(self.path, self.content())
 
     def release(self) -> None:
         _made.pop(self.path, None)
-        folder = posixpath.dirname(self.path)
-        is_latest = self.storage.files(folder, ENDING)[-1:] == [self.path]
-        if not is_latest:
-            self.storage.remove(self.path)
-        elif self.lock is None:
-            self.storage.write(self.path, RELEASED)
-        if self.lock is not None:
-            self.lock.close()
+        with self._changing:
+            self._released = True
+            try:
+                if self.later():
+                    self.storage.remove(self.path)
+                elif self.lock is None:
+                    self.storage.write(self.path, RELEASED)
+            finally:
+                if self.lock is not None:
+                    self.lock.close()
+
+    def later(self) -> list[str]:
+        """The claims with higher numbers."""
+        return [each for each in self.storage.files(posixpath.dirname(self.path), ENDING) if each > self.path]
+
+    def is_known(self) -> bool:
+        """Whether those who made later ones have seen this one, and so its number wasn't used before.
+
+        False also where one of those is given back already: its maker makes another one then.
+        """
+        name = self.head["name"]
+        for each in self.later():
+            try:
+                head = _head_of(self.storage.read(each))
+            except FileNotFoundError:
+                return False
+            if head.get("after") != name:
+                return False
+            name = head["name"]
+        return True
 
 
 class Claims:
@@ -98,7 +127,12 @@ class Claims:
             there = self._storage.files(self._folder, ENDING)
             last = int(posixpath.basename(there[-1]).partition(".")[0]) if there else 0
             path = posixpath.join(self._folder, f"{last + 1:08d}{ENDING}")
-            claim = Claim(self._storage, path, {"owner": self._owner}, numbers, None)
+            after = ""
+            # One that is gone isn't the latest any more: whether this number was used before is seen below.
+            with contextlib.suppress(FileNotFoundError):
+                after = _head_of(self._storage.read(there[-1])).get("name", "") if there else ""
+            head = {"owner": self._owner, "name": uuid.uuid4().hex, "after": after}
+            claim = Claim(self._storage, path, head, numbers, None)
             if not self._storage.is_local:
                 made = self._storage.create(path, claim.content())
             else:
@@ -107,9 +141,20 @@ class Claims:
                 except (ImportError, OSError):
                     return None, {}
                 made = claim.lock is not None
-            if made:
-                _made[path] = self._owner
-                break
+            if not made:
+                continue
+            try:
+                if claim.is_known():
+                    _made[path] = self._owner
+                    return claim, self._held(wanted, there)
+                claim.release()
+            except BaseException:
+                with contextlib.suppress(StorageError, OSError):
+                    claim.release()
+                raise
+
+    def _held(self, wanted: dict[int, str], there: list[str]) -> dict[str, str]:
+        """Of the keys that are wanted, by their numbers, those that others have, and the paths of theirs."""
         held: dict[str, str] = {}
         for each in there:
             if (maker := _made.get(each)) is not None and self._is_own(maker):
@@ -119,11 +164,13 @@ class Claims:
                 # A later one is there, ours: its number isn't used again.
                 self._storage.remove(each)
                 continue
-            head, _, others = content.partition(b"\n")
-            if not self._is_own(orjson.loads(head)["owner"]):
-                found = wanted.keys() & set(np.frombuffer(others, np.uint64).tolist())
+            owner = _head_of(content).get("owner")
+            if owner is not None and not self._is_own(owner):
+                _, _, others = content.partition(b"\n")
+                whole = len(others) // 8 * 8
+                found = wanted.keys() & set(np.frombuffer(others[:whole], np.uint64).tolist())
                 held |= {wanted[number]: each for number in found}
-        return claim, held
+        return held
 
     def content_of(self, path: str) -> bytes | None:
         """What stands in a claim; None where it's nobody's. Raises StorageError."""
@@ -228,6 +275,11 @@ class Asking:
         with contextlib.suppress(StorageError, OSError):
             await asyncio.to_thread(claim.release)
 
+    async def _give_back(self, taking: asyncio.Future[tuple[Claim | None, dict[str, str]]]) -> None:
+        claim, _ = await taking
+        if claim is not None:
+            await self._release(claim)
+
     async def _run(self, claims: Claims) -> None:
         try:
             await self._take_turns(claims)
@@ -241,7 +293,7 @@ class Asking:
         renewed = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SECONDS_PER_LOOK if self._held else RENEWED_SECONDS):
+                async with asyncio.timeout(SECONDS_PER_POLL if self._held else RENEWED_SECONDS):
                     await self._more.wait()
             # What comes together is claimed together.
             await asyncio.sleep(0)
@@ -249,7 +301,7 @@ class Asking:
             if self._wanted:
                 await self._claim(claims)
             if self._held:
-                await self._look(claims)
+                await self._poll(claims)
             if time.monotonic() - renewed >= RENEWED_SECONDS:
                 renewed = time.monotonic()
                 for claim in list(self._claimed):
@@ -259,12 +311,17 @@ class Asking:
     async def _claim(self, claims: Claims) -> None:
         wanted = list(self._wanted)
         claim, held = None, dict[str, str]()
+        taking = asyncio.ensure_future(asyncio.to_thread(claims.take, [each.root for each in wanted]))
         try:
-            claim, held = await asyncio.to_thread(claims.take, [each.root for each in wanted])
+            claim, held = await asyncio.shield(taking)
             # Whoever had it before may have given it back since, with its answer.
             await asyncio.to_thread(self._store.refresh)
         except StorageError as error:
             run_logger().warning("questions are asked whether or not another run asks them: %s", error)
+        except asyncio.CancelledError:
+            # Its thread makes the claim all the same.
+            self._begin(self._give_back(taking))
+            raise
         for wish in wanted:
             self._wanted.remove(wish)
             if wish.known.done():
@@ -281,12 +338,12 @@ class Asking:
         if claim is not None and claim.rows:
             self._claimed.add(claim)
         elif claim is not None:
-            await self._release(claim)
+            self._begin(self._release(claim))
         if self._held and not self._told:
             self._told = True
             run_logger().info("%d questions are asked by another run just now: their answers are waited for", len(held))
 
-    async def _look(self, claims: Claims) -> None:
+    async def _poll(self, claims: Claims) -> None:
         """Let those go on whose question is answered, or given up."""
         try:
             await asyncio.to_thread(self._store.refresh)
@@ -300,6 +357,14 @@ class Asking:
                 self._held.remove(wish)
                 if not wish.known.done():
                     wish.known.set_result(False)
+
+
+def _head_of(content: bytes) -> dict[str, str]:
+    """What a claim says of itself: nothing where it's given back, or where a power cut has damaged it."""
+    try:
+        return {} if content == RELEASED else orjson.loads(content.partition(b"\n")[0])
+    except orjson.JSONDecodeError:
+        return {}
 
 
 def _locked_file(path: Path, content: bytes) -> IO[bytes] | None:

@@ -42,7 +42,7 @@ FEWEST_TOKENS = 10_000
 SECONDS_TO_CREATE = 1200.0
 """After an intent was first looked for: a job that isn't there by then won't come."""
 DOWNLOADS = 3
-"""Of a job's results in one look, where the connection is cut."""
+"""Of a job's results in one poll, where the connection is cut."""
 
 
 def custom_id(place: int, key: str) -> str:
@@ -56,7 +56,7 @@ def split_custom_id(name: str) -> tuple[str, str] | None:
     return (place[1:], key) if dash and place[:1] == "p" and place[1:].isdigit() else None
 
 
-async def look_at(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> JobRecord | None:
+async def poll(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> JobRecord | None:
     """Bring a record up to date; take what its job gave, if it ended. None: the job was for nothing, or never was.
 
     Raises:
@@ -65,9 +65,9 @@ async def look_at(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> JobRec
     """
     if not record.job:
         found = await find(jobs, record, llm)
-        return found if found.state == "waiting" else await look_at(jobs, found, llm)
+        return found if found.state == "waiting" else await poll(jobs, found, llm)
     try:
-        status = await run_async(llm.look(partial(llm.job_status, record.job)))
+        status = await run_async(llm.call_briefly(partial(llm.job_status, record.job)))
     except ModelNotFoundError as error:
         raise JobGoneError(record, error) from None
     return await settle(jobs, record, status, llm)
@@ -80,23 +80,37 @@ async def find(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> JobRecord
     until = searched + SECONDS_TO_CREATE + CLOCK_SKEW
     file = {"requests": record.requests, "size": record.size, "taken": taken, "until": until}
     try:
-        status = await run_async(llm.look(partial(llm.find_job, record.intent, record.intended - CLOCK_SKEW, file)))
+        status = await run_async(
+            llm.call_briefly(partial(llm.find_job, record.intent, record.intended - CLOCK_SKEW, file))
+        )
     except UndecidedJobError as error:
-        unsure = replace(record, searched=searched, looked=0.0, unsure=True, message=str(error))
+        unsure = replace(record, searched=searched, polled=0.0, unsure=True, message=str(error))
         if unsure != record:
             run_logger().warning("%s: %s. Nothing is submitted again before", record.step, error)
-            jobs.update(unsure)
+            return _noted(jobs, unsure)
         return unsure
     if status is None:
-        if record.looked:
-            return record
-        unknown = replace(record, searched=searched, looked=time.time(), unsure=False, message="")
-        jobs.update(unknown)
-        return unknown
+        if record.polled:
+            return _created_meanwhile(jobs, record) or record
+        return _noted(jobs, replace(record, searched=searched, polled=time.time(), unsure=False, message=""))
     run_logger().info("%s: took up job %s, which was created before an interruption", record.step, status.id)
     known = record.seen(status)
     jobs.write(known)
     return known
+
+
+def _noted(jobs: Jobs, searched: JobRecord) -> JobRecord:
+    """Write down that no job was found, unless another process has created or found it meanwhile."""
+    created = _created_meanwhile(jobs, searched)
+    if created is None:
+        jobs.update(searched)
+    return created or searched
+
+
+def _created_meanwhile(jobs: Jobs, intent: JobRecord) -> JobRecord | None:
+    """The record of an intent as another process has noted it with its job."""
+    there = jobs.record_at(jobs.path_of(intent))
+    return there if there is not None and there.job else None
 
 
 async def settle(jobs: Jobs, record: JobRecord, status: JobStatus, llm: OfflineBatchLLM) -> JobRecord | None:
@@ -128,7 +142,7 @@ async def settle(jobs: Jobs, record: JobRecord, status: JobStatus, llm: OfflineB
     if got.incomplete is not None:
         since = record.incomplete or time.time()
         if not is_over(got.incomplete, since):
-            message = f"{got.incomplete}; looks again"
+            message = f"{got.incomplete}; polls again"
             again = replace(seen, state="waiting", message=message, incomplete=since, taken=got.taken)
             jobs.update(again)
             run_logger().info("%s: %s", record.step, message)
@@ -198,7 +212,7 @@ async def _as_it_stands(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> 
             if not found.job:
                 return found if may_come else None
             record = found
-        status = await run_async(llm.look(partial(llm.job_status, record.job)))
+        status = await run_async(llm.call_briefly(partial(llm.job_status, record.job)))
     except ModelNotFoundError:
         return None
     except LLMError:
@@ -259,7 +273,7 @@ async def _collect(jobs: Jobs, record: JobRecord, llm: OfflineBatchLLM) -> _Coll
 
 
 def _is_kept(store: Store, key: str, record: JobRecord, failure: Failure | None) -> bool:
-    """Whether an earlier look wrote that down."""
+    """Whether an earlier poll wrote that down."""
     kept, known = store.find(key), store.failure(key, record.attempt)
     if kept is not None and kept.job == record.intent and store.useless(key) is None:
         return True

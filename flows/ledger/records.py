@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import time
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ class JobRecord:
     answered: int = 0
     refused: int = 0
     message: str = ""
-    looked: float = 0.0
+    polled: float = 0.0
     ended: float = 0.0
     lost: str = ""
     """The attempt of a run that was told that the provider doesn't know it any more."""
@@ -92,6 +93,8 @@ class JobRecord:
     """When the first of its results were written into the ledger."""
     incomplete: float = 0.0
     """When it was first seen to have ended without all of its results."""
+    stopped: float = 0.0
+    """When it was told to stop, for what it hadn't answered was late."""
 
     def seen(self, status: JobStatus) -> JobRecord:
         """The record with what the provider says now."""
@@ -104,7 +107,7 @@ class JobRecord:
             answered=status.answered,
             refused=status.refused,
             message=status.message,
-            looked=time.time(),
+            polled=time.time(),
         )
 
     @property
@@ -156,7 +159,7 @@ class Wait:
     intents: list[str]
     queued: int
     since: float
-    next_look: float
+    next_poll: float
     room: list[str] = field(default_factory=list[str])
     """The open jobs, of any run, whose end makes room in the provider's queue."""
     deployment: str = ""
@@ -169,14 +172,20 @@ class RunNote:
 
     attempt: str
     run_count: int
-    """Prefect's count when it left: the next one is a wake-up, any other a retry. 0: it didn't leave."""
+    """Prefect's count when it left. The next one is a wake-up, or the same one where a person resumed it; any other is
+    a retry. 0: it didn't leave."""
     approved: float = 0.0
     """Dollars that a person agreed to."""
     approved_unpriced: bool = False
     """Whether a person agreed to requests whose price isn't known."""
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a person was asked when it left: the answer is there when it wakes up."""
     artifacts: dict[str, str] = field(default_factory=dict[str, str])
     saved: dict[str, str] = field(default_factory=dict[str, str])
-    """A digest of the rows that each target got, by the last step: they aren't saved anew at every wake-up."""
+    """A digest of the rows that each target got, and its place, by step and target: they aren't saved anew at every
+    wake-up."""
+    attempt_began: float = 0.0
+    """In seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +282,8 @@ class Jobs:
             keys = keys_of_old(self.storage, record.intent, record.step, record.before, record.requests)
         else:
             found = self.keys_in(record)
-            keys = KeySet(found) if found is not None else AnyKey()
+            # One that was voided since it was read holds nothing.
+            keys = KeySet(found or ()) if found is not None or self._is_void(record) else AnyKey()
         if isinstance(keys, AnyKey):
             run_logger().warning(
                 "%s: what batch job %s holds can't be read any more; what its results may answer waits for its end",
@@ -284,11 +294,14 @@ class Jobs:
 
     def keys_in(self, record: JobRecord) -> list[str] | None:
         """The keys of a job's questions; None where they are damaged or gone."""
-        try:
-            content = self.storage.read(f"{(self._ended_path if record.ended else self._open_path)(record)}{KEYS}")
-        except FileNotFoundError:
-            return None
-        return unsealed_json(content)
+        # One that was read as open may have ended since.
+        for path in ([] if record.ended else [self._open_path(record)]) + [self._ended_path(record)]:
+            with contextlib.suppress(FileNotFoundError):
+                return unsealed_json(self.storage.read(f"{path}{KEYS}"))
+        return None
+
+    def _is_void(self, record: JobRecord) -> bool:
+        return not any(map(self.storage.exists, (self._open_path(record), self._ended_path(record))))
 
     def intend(self, record: JobRecord, keys: Sequence[str]) -> None:
         """Write down that a job is to be created, and what it will hold. It's on the disk when this returns."""
@@ -299,9 +312,20 @@ class Jobs:
         self.storage.write(self._open_path(record), orjson.dumps(asdict(record)))
 
     def update(self, record: JobRecord) -> None:
-        """Write a record anew, unless its run has ended the job meanwhile."""
-        if self.storage.exists(self._open_path(record)):
-            self.write(record)
+        """Write a record anew, unless its run has ended the job meanwhile, or voided the record.
+
+        Where two do so while a third voids it, it may stay: as one that may hold anything, until it's polled.
+        """
+        path = self._open_path(record)
+        had_keys = self.storage.exists(f"{path}{KEYS}")
+        if not self.storage.exists(path):
+            return
+        self.write(record)
+        # Where that came in between, the record is there again.
+        is_void = had_keys and not self.storage.exists(f"{path}{KEYS}")
+        ended = self.record_at(self._ended_path(record))
+        if is_void or (ended is not None and (not record.job or ended.job in {"", record.job})):
+            self.void(record)
 
     def _ended_path(self, record: JobRecord) -> str:
         return self.storage.path("jobs", "ended", record.run, f"{record.intent}.json")
@@ -316,10 +340,22 @@ class Jobs:
         self.void(record)
 
     def void(self, record: JobRecord) -> None:
-        """Forget a job that was never created, or was refused as a whole and for nothing."""
+        """Forget a job that was never created, was refused as a whole and for nothing, or has ended.
+
+        One that another process has created since `record` was read is paid, and stays.
+        """
         path = self._open_path(record)
+        if self._is_created_since(record):
+            return
         self.storage.remove(path)
         self.storage.remove(f"{path}{KEYS}")
+        # An `update` that looked before may have written the record again.
+        if not self._is_created_since(record):
+            self.storage.remove(path)
+
+    def _is_created_since(self, record: JobRecord) -> bool:
+        there = self.record_at(self._open_path(record))
+        return there is not None and bool(there.job) and there.job != record.job
 
     def _wait_path(self, flow_run: str) -> str:
         # Not by run: one that completes another's rows shares its id.
@@ -342,7 +378,7 @@ class Jobs:
 
     def _wait_at(self, path: str) -> Wait | None:
         try:
-            return Wait(**orjson.loads(self.storage.read(path)))
+            return Wait(**_renamed(orjson.loads(self.storage.read(path))))
         except FileNotFoundError:
             return None
         except (orjson.JSONDecodeError, TypeError) as error:
@@ -396,6 +432,7 @@ def queue_of(llm: OfflineBatchLLM) -> str:
 
 
 _ANY_LLM: TypeAdapter[Any] = TypeAdapter(AnyModel)
+_RENAMED = {"looked": "polled", "next_look": "next_poll"}
 
 
 def llm_of(record: JobRecord) -> OfflineBatchLLM:
@@ -406,10 +443,15 @@ def llm_of(record: JobRecord) -> OfflineBatchLLM:
     return llm
 
 
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """What was read, with fields that had another name under the name they have."""
+    return {_RENAMED.get(name, name): value for name, value in data.items()}
+
+
 def _record_in(path: str, content: bytes) -> JobRecord:
     """The record that was read at `path`. Raises StorageError where it's none."""
     try:
-        data = orjson.loads(content)
+        data = _renamed(orjson.loads(content))
         return JobRecord(**(brought_up(data, _ANY_LLM.validate_python(data["llm"])) if "folder" in data else data))
     except (ValueError, TypeError, KeyError) as error:
         intent = posixpath.basename(path).removesuffix(".json")

@@ -48,6 +48,10 @@ class Samples:
         self._claims = claims
         self._asker = asker
 
+    def anew(self) -> Samples:
+        """The same asker's, with nothing counted."""
+        return Samples(self._claims, self._asker)
+
     def count_on(self, questions: Sequence[int]) -> list[int]:
         """How often each of a shard's questions was asked in the shards before; empty where none was."""
         times = Counter(each for each in questions if each != NOTHING)

@@ -178,7 +178,7 @@ class Store:
         return self._spent.get(key, [])
 
     def append(self, lines: Iterable[bytes]) -> None:
-        """Write lines, at once. Raises StorageError."""
+        """Write lines, at once. Raises StorageError; in an object store once for what failed before, which is kept."""
         content = b"".join(lines)
         with self._lock:
             if self.storage.is_local:
@@ -186,10 +186,11 @@ class Store:
                 self._unsynced = True
             else:
                 self._waiting.append(content)
-                if self._problem is not None:
-                    raise self._problem
             if self._timer is None:
                 self._start_timer()
+            problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def flush(self) -> None:
         """Have everything that was appended on the disk, or in the object store. Raises StorageError."""
@@ -221,6 +222,10 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what was appended since, by this process or any other. Raises StorageError."""
+        if self._problem is not None:
+            # Told by `append` and `flush`: what others wrote can be read all the same.
+            with contextlib.suppress(StorageError):
+                self._write_part()
         with self._lock:
             if self.storage.is_local:
                 self._refresh_locally()
@@ -391,29 +396,36 @@ class Store:
                 self._waiting = [*lines, *self._waiting]
             raise
         with self._lock:
-            if self._files:
+            self._problem = None
+            # Another thread may have found it there, and read it.
+            if self._files and path not in self._parts:
                 self._parts.add(path)
                 self._files[0].append(content)
                 self._take(0, self._files[0])
 
     def _start_timer(self) -> None:
-        self._timer = threading.Timer(FLUSH_SECONDS, self._flush_in_time)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(FLUSH_SECONDS, self._flush_in_time)
+        timer.daemon = True
+        timer.start()
+        # Only now: `close` may join it as soon as it's there.
+        self._timer = timer
 
     def _flush_in_time(self) -> None:
+        problem: StorageError | None = None
         try:
             if self.storage.is_local:
                 self.flush()
             else:
                 self._write_part()
         except (StorageError, OSError) as error:
-            # Told to whoever appends next.
-            self._problem = error if isinstance(error, StorageError) else StorageError(str(error))
+            problem = error if isinstance(error, StorageError) else StorageError(str(error))
         with self._lock:
             self._timer = None
-            if self._waiting and self._problem is None:
+            if problem is None and self._waiting:
                 self._start_timer()
+            elif self._waiting:
+                # Told to whoever appends next, and tried again then, or when somebody looks for what is there.
+                self._problem = problem
 
 
 class _File:

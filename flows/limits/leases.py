@@ -4,7 +4,7 @@ Make a global concurrency limit `llm-<provider>-<model>` in Prefect (or name ano
 the requests of all runs keep to it together: `prefect gcl create llm-openai-gpt-4o --limit 200`. It may be changed
 while they run.
 
-A process looks at the limit once a second, takes the places that its requests could use, and gives back what they
+A process polls the limit once a second, takes the places that its requests could use, and gives back what they
 don't. A second limit, `<name>.processes`, counts the processes; each may have its share, and more while some places
 stay free. When none is free somebody may be short of places, and who has more than a share gives some back. Leases
 last a minute and are renewed, so those of a process that died end by themselves.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.limits.policy import Sight, change_of, parts, some_of
+from flows.limits.policy import LimitSnapshot, change_of, parts, some_of
 from flows.store.context import in_flow_run
 from llms.base import AsyncLLM
 from llms.limits import Limiter
@@ -51,12 +51,14 @@ CERTAIN_AFTER = 80.0
 """Seconds after a call without an answer: if it gave a lease, that has ended."""
 PATIENCE = 300.0
 """Seconds in which processes that have more than a share give some of it to one that has less."""
-SECONDS_PER_LOOK = 1.0
-SECONDS_PER_QUICK_LOOK = 0.4
-LONGEST_LOOK = 10.0
+SECONDS_PER_POLL = 1.0
+SECONDS_PER_QUICK_POLL = 0.4
+LONGEST_POLL = 10.0
+LONGEST_RENEWAL = 25.0
+"""It begins before leases are half as old as they get, and what it leaves comes first in the next one."""
 SECONDS_WHERE_LOCKED = 0.1
 """A server on SQLite refuses what two clients write at a time. Prefect's own clients wait for 2 s then."""
-LOOKS_REMEMBERED = 3
+POLLS_REMEMBERED = 3
 MOST_PROCESSES = 100_000
 
 
@@ -139,9 +141,9 @@ class SharedLimit:
         self._enough = False
         """Whether there was a place for each request: one that finds none is news."""
         self._hurry = True
-        self._wanted: deque[int] = deque(maxlen=LOOKS_REMEMBERED)
+        self._wanted: deque[int] = deque(maxlen=POLLS_REMEMBERED)
         self._change = 0
-        """What it took or gave back at the last look."""
+        """What it took or gave back at the last poll."""
         self._in_turn = False
         """Whether it's to give back what is more than an equal share."""
         self._lost = 0
@@ -189,16 +191,16 @@ class SharedLimit:
         """Give everything back. What can't be ends by itself."""
         if self._keeper is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._keeper, LONGEST_LOOK)
+                await asyncio.wait_for(self._keeper, LONGEST_POLL)
 
     async def _keep(self) -> None:
-        """Look at the limit again and again."""
+        """Poll the limit again and again."""
         from prefect.client.orchestration import get_client
 
         try:
             async with get_client(httpx_settings={"event_hooks": {"response": [_try_soon_again]}}) as client:
                 while not self._stopping:
-                    await self._look_or_say(client)
+                    await self._poll_or_say(client)
                     await self._pause()
                 await _release(client, self.leases)
                 # Last, and not where there may be a lease it doesn't know: one who is alone frees what is left.
@@ -209,16 +211,16 @@ class SharedLimit:
             self._tell(None)
 
     async def _pause(self) -> None:
-        """Until the next look, or a request finds no place."""
+        """Until the next poll, or a request finds no place."""
         self._enough = not self._hurry and self.wanted <= self.held
         idle = not (self.held or self.wanted or self._failing_since)
-        seconds = SECONDS_PER_QUICK_LOOK if self._hurry else RENEWED_AFTER if idle else SECONDS_PER_LOOK
+        seconds = SECONDS_PER_QUICK_POLL if self._hurry else RENEWED_AFTER if idle else SECONDS_PER_POLL
         # Not in step with other processes.
         if await self._woken_within(seconds * random.uniform(0.9, 1.1)):
             now = time.monotonic()
-            if now - self._woken < SECONDS_PER_LOOK:
+            if now - self._woken < SECONDS_PER_POLL:
                 self._enough = False
-                await self._woken_within(SECONDS_PER_QUICK_LOOK)
+                await self._woken_within(SECONDS_PER_QUICK_POLL)
             self._woken = now
 
     async def _woken_within(self, seconds: float) -> bool:
@@ -235,25 +237,25 @@ class SharedLimit:
         if self._enough:
             self._wake.set()
 
-    async def _look_or_say(self, client: PrefectClient) -> None:
-        """Look. A server that is away changes nothing until it's back."""
+    async def _poll_or_say(self, client: PrefectClient) -> None:
+        """Poll. A server that is away changes nothing until it's back."""
         import httpx
 
         try:
-            async with asyncio.timeout(LONGEST_LOOK):
-                await self._look(client)
-        except Exception as error:  # noqa: BLE001 -- as above; it looks again, and warns
+            async with asyncio.timeout(LONGEST_POLL) as time_limit:
+                await self._poll(client, time_limit)
+        except Exception as error:  # noqa: BLE001 -- httpx, Prefect and a server raise what they like: it polls again
             now = time.monotonic()
             if not isinstance(error, httpx.HTTPStatusError | httpx.ConnectError):
                 self._unsure = time.time()
             self._failing_since = self._failing_since or now
-            if now - self._failing_since > LONGEST_LOOK and not self._said:
-                logger.warning("can't look at the shared limit %r (%s): what this process has stays", self.name, error)
+            if now - self._failing_since > LONGEST_POLL and not self._said:
+                logger.warning("can't poll the shared limit %r (%s): what this process has stays", self.name, error)
                 self._hurry, self._said = False, True
         else:
             self._failing_since, self._said = 0.0, False
 
-    async def _look(self, client: PrefectClient) -> None:
+    async def _poll(self, client: PrefectClient, time_limit: asyncio.Timeout) -> None:
         """Take or give back places as the limit stands, and renew what is kept."""
         counted = await _limit(client, self.counted)
         if not self.members or counted is None:
@@ -266,13 +268,15 @@ class SharedLimit:
             self._limit_id = limit.id if limit else None
         renewing = time.time() - self._renewed >= RENEWED_AFTER
         if renewing:
+            _extend(time_limit, LONGEST_RENEWAL)
             await self._renew(client)
+            _extend(time_limit, LONGEST_POLL)
         if limit is None or not limit.active:
             # Places are kept while it's switched off: Prefect doesn't count what is given back then.
             self._tell(None)
             self._hurry = False
             return
-        seen = self._sight(limit, counted)
+        seen = self._snapshot(limit, counted)
         self._in_turn = self._in_turn or renewing
         self._change = change_of(seen, again=self._change < 0, in_turn=self._in_turn)
         if self._change > 0:
@@ -282,10 +286,12 @@ class SharedLimit:
         await self._find_lost(client, seen)
         self._hurry = self._change > 0 or not all_given or seen.is_short or self._lost > 0
 
-    def _sight(self, limit: GlobalConcurrencyLimitResponse, counted: GlobalConcurrencyLimitResponse | None) -> Sight:
+    def _snapshot(
+        self, limit: GlobalConcurrencyLimitResponse, counted: GlobalConcurrencyLimitResponse | None
+    ) -> LimitSnapshot:
         # A run that begins will soon send as much as it may.
         self._wanted.append(self.wanted if self._wanted else int(self.limiter.allowed))
-        return Sight(
+        return LimitSnapshot(
             wanted=self._wanted[-1],
             needed=max(self._wanted),
             held=self.held,
@@ -329,9 +335,11 @@ class SharedLimit:
         counts their places forever.
         """
         began = time.time()
-        await self._count(client)
+        # One that was cut off goes on where it was.
+        if not self.members or began - self.members[-1].renewed >= RENEWED_AFTER:
+            await self._count(client)
         for old in self.members[:-1]:
-            if not await _renewed(client, old, MEMBER_SECONDS) and began - old.renewed < MEMBER_SECONDS:
+            if not await _renewed(client, old, MEMBER_SECONDS) and time.time() - old.renewed < MEMBER_SECONDS:
                 self._forgotten = True
                 # First, so that it's taken off once where the answer is lost: who counts too few takes others' places.
                 self.members.remove(old)
@@ -341,14 +349,18 @@ class SharedLimit:
                 old.renewed = 0.0
                 await client.release_concurrency_slots_with_lease(old.id)
                 self.members.remove(old)
-        for lease in list(self.leases):
+        for lease in sorted(self.leases, key=lambda lease: lease.renewed):
+            if self._stopping:
+                # All of them are about to be given back.
+                return
             if not await _renewed(client, lease, LEASE_SECONDS):
                 self.leases.remove(lease)
-                if self._forgotten or began - lease.renewed < LEASE_SECONDS:
+                # By the clock after the answer: one that ended while the server was slow isn't counted any more.
+                if self._forgotten or time.time() - lease.renewed < LEASE_SECONDS:
                     await _take_off(client, self.name, lease.places)
         self._renewed, self._forgotten = began, False
 
-    async def _find_lost(self, client: PrefectClient, seen: Sight) -> None:
+    async def _find_lost(self, client: PrefectClient, seen: LimitSnapshot) -> None:
         """Free places that belong to nobody any more."""
         now = time.monotonic()
         alone = seen.processes == 1 and self._is_sure
@@ -392,6 +404,13 @@ class SharedLimit:
     def _tell(self, places: int | None) -> None:
         if not self._stopping:
             self.limiter.lease(places)
+
+
+def _extend(time_limit: asyncio.Timeout, seconds: float) -> None:
+    """Leave at least so many seconds from now."""
+    when = time_limit.when()
+    assert when is not None
+    time_limit.reschedule(max(when, asyncio.get_running_loop().time() + seconds))
 
 
 async def _try_soon_again(response: httpx.Response) -> None:

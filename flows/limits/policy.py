@@ -10,8 +10,8 @@ RESERVE = 50
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a process sees when it looks at a limit."""
+class LimitSnapshot:
+    """What a process sees when it polls a limit."""
 
     wanted: int
     """How many places its requests could use."""
@@ -38,15 +38,15 @@ class Sight:
 
     @property
     def is_short(self) -> bool:
-        """Whether it's worth looking again soon."""
+        """Whether it's worth polling again soon."""
         return self.missing > 0 or self.held == 0 < self.wanted
 
 
-def change_of(seen: Sight, *, again: bool = False, in_turn: bool = False) -> int:
+def change_of(seen: LimitSnapshot, *, again: bool = False, in_turn: bool = False) -> int:
     """How many places to take (positive) or to give back (negative).
 
     Args:
-        again: it gave some back when it looked before.
+        again: it gave some back at the poll before.
         in_turn: give back the place, too, that is left over when the limit is divided by the processes.
     """
     rounded_up = -(-seen.limit // seen.processes)

@@ -7,12 +7,12 @@ from typing import Any
 
 
 def run_logger() -> Any:
-    """The logger of the Prefect run that this code is part of, or `flows`."""
+    """The logger of the Prefect run that this code is part of, or this module's."""
     from prefect.context import FlowRunContext, TaskRunContext
     from prefect.logging import get_run_logger
 
     inside = FlowRunContext.get() is not None or TaskRunContext.get() is not None
-    return get_run_logger() if inside else logging.getLogger("flows")
+    return get_run_logger() if inside else logging.getLogger(__name__)
 
 
 def in_flow_run() -> bool:

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,7 +71,14 @@ class Storage:
         return path.removeprefix(self.root).lstrip("/")
 
     def exists(self, path: str) -> bool:
-        return Path(path).exists() if self.is_local else bool(self._call("exists", path))
+        if self.is_local:
+            return Path(path).exists()
+        # Not `exists`, which for some stores takes whatever fails for no.
+        try:
+            self._call("info", path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, path: str) -> bytes:
         """The bytes at `path`. Raises FileNotFoundError, and StorageError where it can't be read."""
@@ -154,32 +162,52 @@ class Storage:
 
     def files(self, folder: str, ending: str) -> list[str]:
         """The files in `folder` whose names end so, in order. Empty where there's no folder."""
-        if self.is_local:
-            return sorted(str(each) for each in Path(folder).glob(f"*{ending}"))
+        # Another process may remove it after the look whether it's there.
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                return sorted(str(each) for each in Path(folder).glob(f"*{ending}"))
+            names = [str(each["name"]) for each in self._listed(folder)]
+            return sorted(posixpath.join(folder, posixpath.basename(name)) for name in names if name.endswith(ending))
+        return []
+
+    def _listed(self, folder: str) -> list[dict[str, Any]]:
+        """What an object store has in a folder. Raises FileNotFoundError."""
         # Looked for first: s3fs lists the folder above for one that isn't there, which may be a large one.
-        if not self.exists(folder):
-            return []
-        names = [str(name) for name in self._call("ls", folder, detail=False)]
-        return sorted(posixpath.join(folder, posixpath.basename(name)) for name in names if name.endswith(ending))
+        return self._call("ls", folder, detail=True) if self.exists(folder) else []
 
     def files_below(self, folder: str, ending: str) -> list[str]:
         """The files in `folder` and all folders in it whose names end so, in order. Empty where there's no folder."""
         if self.is_local:
-            return sorted(str(each) for each in Path(folder).rglob(f"*{ending}"))
-        if not self.exists(folder):
-            return []
+            return sorted(str(each) for each in paths_below(Path(folder)) if each.name.endswith(ending))
         inside = len(self.filesystem._strip_protocol(folder)) + 1
-        names = [str(name) for name in self._call("find", folder)]
-        return sorted(posixpath.join(folder, name[inside:]) for name in names if name.endswith(ending))
+        with contextlib.suppress(FileNotFoundError):
+            names = [str(name) for name in self._call("find", folder)] if self.exists(folder) else []
+            return sorted(posixpath.join(folder, name[inside:]) for name in names if name.endswith(ending))
+        return []
 
     def folders(self, folder: str) -> list[str]:
         """The folders in `folder`, in order. Empty where there's no folder."""
-        if self.is_local:
-            return sorted(str(each) for each in Path(folder).glob("*") if each.is_dir())
-        if not self.exists(folder):
-            return []
-        found = [each["name"] for each in self._call("ls", folder, detail=True) if each["type"] == "directory"]
-        return sorted(posixpath.join(folder, posixpath.basename(str(name).rstrip("/"))) for name in found)
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                return sorted(str(each) for each in Path(folder).glob("*") if each.is_dir())
+            found = [each["name"] for each in self._listed(folder) if each["type"] == "directory"]
+            return sorted(posixpath.join(folder, posixpath.basename(str(name).rstrip("/"))) for name in found)
+        return []
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """All files and folders in a folder and those in it, but what is removed meanwhile."""
+
+    def tell(error: OSError) -> None:
+        # As `Path.rglob` does, which fails for a folder that is gone, too. ESTALE is what NFS says of one.
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError) or error.errno == errno.ESTALE:
+            return
+        raise StorageError(
+            f"can't list {str(folder)!r}: {error}. Make it readable, or set {STORAGE_VARIABLE} to another place"
+        ) from error
+
+    for path, folders, files in os.walk(folder, onerror=tell):
+        yield from (Path(path, name) for name in (*folders, *files))
 
 
 def mark_used(path: Path) -> None:

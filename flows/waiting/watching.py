@@ -1,4 +1,4 @@
-"""One pass over all runs that wait for batch jobs, in place of a look by each of them."""
+"""One pass over all runs that wait for batch jobs, in place of a poll by each of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GONE = "gone"
 SETTLED_AT_A_TIME = 8
 
 SECONDS_TO_CANCEL = (1.0, 2.0, 4.0)
-"""Before each look at jobs that were told to stop. What takes longer is left to the next pass."""
+"""Before each poll of jobs that were told to stop. What takes longer is left to the next pass."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Watched:
 
 
 class WatchError(LLMError):
-    """Some jobs couldn't be looked at. The rest of the pass was done."""
+    """Some jobs couldn't be polled. The rest of the pass was done."""
 
 
 async def watch(jobs: Jobs, client: PrefectClient, run_id: str | None = None) -> Watched:
@@ -237,14 +237,14 @@ class Account:
         found: dict[str, JobStatus] = {}
         if len(wanted) > FEW_JOBS:
             since = min(record.intended for record in records) - CLOCK_SKEW
-            listing = run_async(self.llm.look(partial(listed, self.llm, wanted, since)))
+            listing = run_async(self.llm.call_briefly(partial(listed, self.llm, wanted, since)))
             in_list = await told_problem(listing, watched, f"the list of jobs at {self.llm.provider}")
             if in_list is None:
                 return {}
             found = in_list
         rest = [job for job in wanted if job not in found]
         asked = [
-            told_problem(run_async(self.llm.look(partial(status_of, self.llm, job))), watched, f"job {job}")
+            told_problem(run_async(self.llm.call_briefly(partial(status_of, self.llm, job))), watched, f"job {job}")
             for job in rest
         ]
         for status in await asyncio.gather(*asked):
@@ -254,7 +254,7 @@ class Account:
 
 
 async def status_of(llm: OfflineBatchLLM, job: str) -> JobStatus:
-    """How a job stands. One that the provider doesn't know any more has failed: its run says so when it looks."""
+    """How a job stands. One that the provider doesn't know any more has failed: its run says so when it polls."""
     try:
         return await llm.job_status(job)
     except ModelNotFoundError as error:
@@ -351,9 +351,9 @@ def is_open(status: JobStatus | None) -> bool:
 async def cancel(account: Account, record: JobRecord, watched: Watched) -> None:
     run_logger().info("%s: cancels job %s, whose run was cancelled", record.step, record.job)
     try:
-        await run_async(account.llm.look(partial(account.llm.cancel_job, record.job)))
+        await run_async(account.llm.call_briefly(partial(account.llm.cancel_job, record.job)))
     except BadRequestError:
-        # It has ended meanwhile, as the next look at it will show.
+        # It has ended meanwhile, as the next poll at it will show.
         return
     except LLMError as error:
         watched.problems.append(f"the cancellation of job {record.job}: {type(error).__name__}: {error}")

@@ -6,7 +6,7 @@
 It runs beside the Prefect server, reached from outside through a proxy with TLS. At OpenAI, make a webhook
 endpoint with the address `https://<your host>/openai` and the events `batch.completed`, `batch.failed`,
 `batch.expired` and `batch.cancelled`; its signing secret is what OPENAI_WEBHOOK_SECRET holds. Runs without
-a webhook, and jobs whose webhook got lost, are looked at by their own schedule all the same.
+a webhook, and jobs whose webhook got lost, are polled by their own schedule all the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LONGEST_BODY = 1_000_000
 REMEMBERED = 10_000
 """Events that are known again when they are sent twice."""
 SECONDS_TO_NEXT_TRY = (2.0, 5.0, 10.0, 20.0, 40.0, *[60.0] * 10)
-"""A run may be busy submitting or looking when its job ends, and sleep only then."""
+"""A run may be busy submitting or polling when its job ends, and sleep only then."""
 TRIES_OF_UNKNOWN = 4
 """A job may end before it's known which it is; most that stay unknown are others'."""
 READERS = 8

@@ -1,0 +1,1 @@
+"""`python -m flows view`: the rows of datasets, as pages of a server on this machine."""
