@@ -13,7 +13,7 @@ import tasks
 from flows.cli import READY_MADE
 from tasks.targets.card import citations_in, one_line, table
 
-PAGE = Path(__file__).parent / "guides" / "gallery.md"
+PAGE = Path(__file__).parents[1] / "docs" / "gallery.md"
 COMMAND = "python -m deployments.gallery"
 
 GROUPS = {
@@ -40,7 +40,7 @@ have more: options, examples, what an answer must look like. After a change of t
 `{COMMAND}`.
 
 A Task also writes `model_name` and `distilabel_metadata`. Columns in brackets are there under a condition. `@task` and
-`@step` make a Task or a Step of a function: see [decorators.py](../../tasks/decorators.py).
+`@step` make a Task or a Step of a function: see [decorators.py](../tasks/decorators.py).
 """
 
 NAMES = re.compile(r"([\w-]+(?:, [\w-]+)*)(?: \((.+)\))?")
@@ -116,7 +116,7 @@ def step_cells(kind: type) -> list[str]:
 
 
 def link(kind: type) -> str:
-    return f"[`{kind.__name__}`](../../{kind.__module__.replace('.', '/')}.py)"
+    return f"[`{kind.__name__}`](../{kind.__module__.replace('.', '/')}.py)"
 
 
 def summary(kind: type) -> str:
@@ -144,7 +144,7 @@ def columns_of(entry: str) -> list[str]:
 
 def ready_made() -> str:
     """The flows that come with the project."""
-    rows = [[f"[`{name}`](../../{path_of(entry)})", text] for name, (entry, text) in READY_MADE.items()]
+    rows = [[f"[`{name}`](../{path_of(entry)})", text] for name, (entry, text) in READY_MADE.items()]
     return f"## Flows\n\nRun one with `python -m flows run NAME`.\n\n{table(['Flow', 'What it does'], rows)}\n"
 
 

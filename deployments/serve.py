@@ -20,6 +20,7 @@ from flows.magpie import magpie
 from flows.model_preference import model_preference
 from flows.preference import preference
 from flows.process_rewards import process_rewards
+from flows.reasoning_data import reasoning_data
 from flows.resubmit import resubmit_failed_rows
 from flows.text_generation import text_generation
 from flows.watcher import watch_batches
@@ -56,6 +57,7 @@ def deployments() -> list[Any]:
         embedding_data.to_deployment("embedding-data", tags=["stillflow"], entrypoint_type=module),
         classification_data.to_deployment("classification-data", tags=["stillflow"], entrypoint_type=module),
         process_rewards.to_deployment("process-rewards", tags=["stillflow"], entrypoint_type=module),
+        reasoning_data.to_deployment("reasoning-data", tags=["stillflow"], entrypoint_type=module),
         function_calling.to_deployment("function-calling", tags=["stillflow"], entrypoint_type=module),
         instruction_data.to_deployment("instruction-data", tags=["stillflow"], entrypoint_type=module),
         magpie.to_deployment("magpie", tags=["stillflow"], entrypoint_type=module),

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 logger = logging.getLogger("stillflow")
 
 PORT = 4200
-SECONDS_TO_START = 60
+SECONDS_TO_START = 300
 LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
 
 
