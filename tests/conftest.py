@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
+import http.client
+import itertools
+import logging
 import os
 import shutil
 import signal
@@ -10,15 +15,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import hypothesis
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from llms.local_provider import LocalProvider
 from tests import quick
@@ -27,12 +36,31 @@ if TYPE_CHECKING:
     from tests.integration.stack import Stack
     from tests.warm import WarmPython
 
+_memory = threading.RLock()
+
+
+def _one_at_a_time(method: Any) -> Any:
+    @functools.wraps(method)
+    def locked(*args: Any, **options: Any) -> Any:
+        with _memory:
+            return method(*args, **options)
+
+    return locked
+
+
+# What stands for an object store in memory: a real one carries out each call as a whole, whoever else calls.
+for _name in ("_open", "_rm", "cat_file", "exists", "find", "info", "ls", "pipe_file", "rm"):
+    setattr(MemoryFileSystem, _name, _one_at_a_time(getattr(MemoryFileSystem, _name)))
+
 pytest.register_assert_rewrite("tests.tasks.contract", "tests.llms.contract")
 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same every time")
 
 ROOT = Path(__file__).parent.parent
+
+# Of garbage that is collected asyncio logs whatever an earlier test has left in it: that is in no later test's log.
+logging.getLogger("asyncio").propagate = False
 
 # In the background, and under nohup, a shell has these ignored, and so has every program that is started from here.
 for _number, _default in {
@@ -63,18 +91,23 @@ atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 LONGEST = 600.0
 """Seconds that what comes for sure is waited for. A machine may be slow: only what never comes is a failure."""
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST = 12_000 + 2_000 * (_WORKER % 10)
+PORTS = itertools.cycle(range(_FIRST + os.getpid() % 1_000, _FIRST + 2_000))
+"""The ports for servers of this process: each of the processes that share the tests has its own."""
+
 
 STACKS = 3
 """How many stacks there are at a time where several processes share the tests: they are long, and wait for them."""
 
 SECONDS = {
-    "tests/ui/test_batches.py": 420,
     "tests/integration/test_batches.py": 390,
     "tests/integration/test_deployments.py": 300,
     "tests/integration/test_schedules.py": 220,
     "tests/integration/test_resubmit.py": 220,
     "tests/integration/test_watcher.py": 190,
-    "tests/ui/test_ui.py": 110,
+    "tests/ui/test_journeys.py": 110,
+    "tests/ui/test_ui.py": 100,
 }
 """About how long the tests on a stack take, by file: so that no stack is left over at the end. The others: a minute."""
 
@@ -110,10 +143,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+@pytest.fixture(autouse=True)
+def nothing_known_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider may have the port that one of an earlier test had, whose jobs and limits are none of its."""
+    monkeypatch.setattr("llms.submissions._by_account", {})
+    monkeypatch.setattr("llms.limits._limiters", WeakKeyDictionary())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def functions_load_however_long_it_takes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasks.functions.sandbox.START_SECONDS", LONGEST)
+        patched.setattr("tasks.functions.sandbox.GRACE_SECONDS", LONGEST)
+        yield
+
+
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalProvider]:
     """A provider whose address is in OPENAI_BASE_URL. Its answers come at once."""
-    with LocalProvider() as running:
+    with LocalProvider(port=free_port()) as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
         yield running
 
@@ -152,6 +200,22 @@ def prefect(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield prefect_api
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    """The runs that this process has read from the server, each as often as it did."""
+    from prefect.client.orchestration import PrefectClient
+
+    read, seen = PrefectClient.read_flow_run, list[UUID]()
+
+    async def noting(self: PrefectClient, flow_run_id: UUID) -> Any:
+        found = await read(self, flow_run_id)
+        seen.append(flow_run_id)
+        return found
+
+    monkeypatch.setattr(PrefectClient, "read_flow_run", noting)
+    return seen
+
+
 class prefect_server:
     """`with prefect_server(home) as api:` a server as a process of its own, on SQLite or `database`."""
 
@@ -176,11 +240,16 @@ class prefect_server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         try:
-            wait_for(lambda: is_up(f"{self.api}/health"), what="the Prefect server")
+            wait_for(self._is_up, what="the Prefect server")
+            assert self.process.poll() is None, "another one is at its port"
         except BaseException:
             self.process.kill()
             raise
         return self.api
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, (self.home / "server.log").read_text()[-2000:]
+        return is_up(f"{self.api}/health")
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
@@ -191,16 +260,20 @@ class prefect_server:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free, and that nobody is given meanwhile who asks the system for any: those begin at 32768."""
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the ports come again and again")
 
 
 def is_up(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return answer.status == 200
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
         return False
 
 
@@ -213,6 +286,11 @@ def wait_for(condition, *, seconds: float = LONGEST, what: str, pause: float = 0
             return found
         time.sleep(pause)
     pytest.fail(f"{what} wasn't there after {seconds} s")
+
+
+def said(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
+    """What a logger, or one below it, has logged. Others may log for what an earlier test has left to a thread."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith(logger)]
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,11 @@ def answer(key: str, body: dict[str, Any]) -> tuple[int, Any]:
     return 200, {"choices": [{"index": 0, "finish_reason": "stop", "message": message}], "usage": {}}
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    """How many connections may come at once: one that finds no room is tried again a second later, or refused."""
+
+
 @dataclass
 class EchoServer:
     """`with EchoServer(refusal("wrong: {key}")) as server:` on loopback. `server.keys` are those that it was sent."""
@@ -78,7 +83,7 @@ class EchoServer:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         return self

@@ -14,6 +14,11 @@ Reply: TypeAlias = "dict[str, Any] | bytes | tuple[int, dict[str, Any]]"
 """The body of a 200, or a status and a body."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    """How many connections may come at once: one that finds no room is tried again a second later, or refused."""
+
+
 class Scripted:
     """`with Scripted(reply) as server:` answers every chat, prompt and message by `reply(body)`.
 
@@ -65,7 +70,7 @@ class Scripted:
 
             def log_message(self, format: str, *args: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.root = f"http://127.0.0.1:{self._server.server_port}"
         """For Anthropic's adapter and for bare prompts of TGI."""

@@ -11,7 +11,7 @@ import tasks
 from deployments import gallery
 from tests.conftest import ROOT
 
-TEXT = (ROOT / "deployments" / "guides" / "gallery.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 
 
 class Sorting:
@@ -37,7 +37,7 @@ class Sorting:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert gallery.page() == TEXT, "deployments/guides/gallery.md is stale: python -m deployments.gallery"
+    assert gallery.page() == TEXT, "docs/gallery.md is stale: python -m deployments.gallery"
 
 
 def test_columns_are_read_from_a_docstring() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ import tasks
 from flows import Pipeline
 from tests.conftest import ROOT
 
-GUIDES = ROOT / "deployments" / "guides"
-TEXT = (GUIDES / "coming-from-distilabel.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+TEXT = (DOCS / "coming-from-distilabel.md").read_text(encoding="utf-8")
 
 DISTILABEL = [
     *("AnthropicLLM", "AnyscaleLLM", "AzureOpenAILLM", "ClientvLLM", "CohereLLM", "GroqLLM", "InferenceEndpointsLLM"),
@@ -137,8 +139,10 @@ def test_a_call_of_a_pipeline_is_as_the_page_says(call: str) -> None:
         assert not equals or signature.parameters[name].default == ast.literal_eval(value)
 
 
-@pytest.mark.parametrize("guide", sorted(GUIDES.glob("*.md")), ids=lambda guide: guide.name)
-def test_a_guide_is_linked_from_the_readme_or_another_guide(guide: Any) -> None:
-    others = [ROOT / "README.md", *(each for each in GUIDES.glob("*.md") if each != guide)]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_is_linked_from_the_readme_or_another_page(page: Path) -> None:
+    others = [ROOT / "README.md", *(each for each in PAGES if each != page)]
 
-    assert any(re.search(rf"\]\([^)]*{re.escape(guide.name)}[#)]", page.read_text(encoding="utf-8")) for page in others)
+    assert any(
+        re.search(rf"\]\([^)]*{re.escape(page.name)}[#)]", other.read_text(encoding="utf-8")) for other in others
+    )

@@ -1,4 +1,4 @@
-"""The README and the guides: their programs run and print what they say, their commands and links exist."""
+"""The README and the pages of docs/: their programs run and print what they say, their commands and links exist."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from llms.local_provider import LocalProvider
 from tests.conftest import LONGEST, ROOT
 from tests.warm import WarmPython
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "deployments" / "guides").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+OWN_REPOSITORY = ROOT / "docs" / "guides" / "own-repository.md"
+"""Its programs are run where the project is installed: tests/integration/test_own_repository.py."""
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page != OWN_REPOSITORY]
+PAGES = [ROOT / "README.md", *DOCS]
+LINKED = [*PAGES, OWN_REPOSITORY, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 BLOCKS = [
     block
     for page in PAGES
@@ -105,7 +108,7 @@ def test_the_options_of_a_command_exist(command: str, warm: WarmPython) -> None:
     assert all(option in done.stdout for option in options if option != "-m"), done.stdout
 
 
-@pytest.mark.parametrize("page", LINKED, ids=[page.name for page in LINKED])
+@pytest.mark.parametrize("page", LINKED, ids=[str(page.relative_to(ROOT)) for page in LINKED])
 def test_a_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
         name, _, heading = target.partition("#")

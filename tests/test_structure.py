@@ -56,7 +56,7 @@ def test_imports_run_one_way(package: str) -> None:
 
 LAYERS = {
     "flows": [
-        *("credentials", "store", "ledger", "limits", "engine", "waiting cluster", "authoring"),
+        *("credentials", "store", "ledger viewing", "limits", "engine", "waiting cluster", "authoring"),
         "what a person runs",
     ],
     "tasks": [
@@ -67,6 +67,7 @@ LAYERS = {
         "targets",
         "writing",
         "instructions judging math functions retrieval",
+        "verifying",
     ],
     "llms": ["what all share", "providers"],
 }

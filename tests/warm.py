@@ -14,7 +14,9 @@ Run by its path, this file is the process that forks.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib.abc
 import importlib.machinery
 import json
@@ -26,7 +28,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -115,7 +118,11 @@ class Program:
     def wait(self) -> int:
         """Wait until it has ended. Returns its exit status, or minus the signal that ended it."""
         if self.status is None:
-            told = self._connection.recv(LONGEST_ORDER)
+            try:
+                told = self._connection.recv(LONGEST_ORDER)
+            except ConnectionResetError:
+                # It had ended before it was told to. Its status was sent all the same.
+                told = self._connection.recv(LONGEST_ORDER)
             assert told, "the process that forks has ended"
             self.status = json.loads(told)["status"]
             self._connection.close()
@@ -147,8 +154,13 @@ socket.send_fds(connection, [json.dumps(order).encode()], [0, 1, 2])
 told = json.loads(connection.recv({longest}))
 if "cold" in told:
     cold()
+def pass_on(number, frame):
+    try:
+        os.kill(told["pid"], number)
+    except ProcessLookupError:
+        pass
 for number in PASSED_ON:
-    signal.signal(number, lambda number, frame: os.kill(told["pid"], number))
+    signal.signal(number, pass_on)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
 end = connection.recv({longest})
 status = json.loads(end)["status"] if end else -signal.SIGKILL
@@ -271,7 +283,9 @@ class Forker:
             return None
         order = Order(**json.loads(content), descriptors=descriptors)
         if self._is_cold(order):
-            connection.send(b'{"cold": true}')
+            # Who sent the order may have been killed meanwhile.
+            with contextlib.suppress(OSError):
+                connection.send(b'{"cold": true}')
             pid = -1
         else:
             pid = os.fork()
@@ -316,7 +330,8 @@ class Forker:
         """Who ordered the program wants so, or is gone, which is so when it was killed itself."""
         if pid in self._connections:
             # What was sent must have been read: the status couldn't be told otherwise.
-            self._connections[pid].recv(LONGEST_ORDER)
+            with contextlib.suppress(OSError):
+                self._connections[pid].recv(LONGEST_ORDER)
             self._selector.unregister(self._connections[pid])
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -400,9 +415,43 @@ def main() -> None:
     imported = import_ahead(order["modules"])
     environment = dict(os.environ)
     forker = Forker(order["address"], environment)
+    # What is there is for all programs: a collector that goes through it copies every page, and the memory with it.
+    gc.collect()
+    gc.freeze()
     os.write(1, b"ready\n")
     os.dup2(2, 1)
-    become(forker.next_program(), order["executable"], imported, path)
+    program = forker.next_program()
+    end_with(status_of(lambda: become(program, order["executable"], imported, path)))
+
+
+def status_of(program: Callable[[], None]) -> int:
+    """Run a program to its end, its threads' and what it registered for its end included. Returns its exit status."""
+    status = 0
+    try:
+        try:
+            program()
+        finally:
+            threading._shutdown()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    except SystemExit as end:
+        status = end.code or 0 if isinstance(end.code, int | None) else 1
+        if not isinstance(end.code, int | None):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException as error:  # noqa: BLE001 -- the last that sees it: whatever ended the program is told, and its status
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    atexit._run_exitfuncs()
+    return status
+
+
+def end_with(status: int) -> NoReturn:
+    """End this process without taking down what was imported ahead, which costs more than most programs."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def batch_memory() -> str:
 
 
 def main() -> None:
-    for title, part in (("Online", "online"), ("Limits", "limits"), ("Memory", "memory")):
+    for title, part in (("Online", "online"), ("Limits", "limits"), ("Providers", "family"), ("Memory", "memory")):
         print(f"\n## {title}\n", flush=True)  # noqa: T201 -- what the command is for
         subprocess.run([sys.executable, "-m", f"tests.benchmarks.{part}"], check=True)
     print(f"\n{batch_memory()}")  # noqa: T201 -- what the command is for

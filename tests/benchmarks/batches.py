@@ -205,7 +205,7 @@ def measure(source: Path, api: str, runs: int) -> dict[str, list[dict[str, float
         **os.environ,
         "PREFECT_API_URL": api,
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "STILLFLOW_LOOK_SECONDS": str(LOOK),
+        "STILLFLOW_POLL_SECONDS": str(LOOK),
     }
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
     for _ in range(runs):

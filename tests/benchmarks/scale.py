@@ -1,4 +1,4 @@
-"""What a row, a shard and a task run cost: the measured numbers of deployments/guides/scale.md.
+"""What a row, a shard and a task run cost: the measured numbers of docs/guides/scale.md.
 
 `python -m tests.benchmarks.scale`, with PostgreSQL and Redis on their usual ports of this machine. The model answers
 at once and in the process, so that nothing but the engine is measured.

@@ -13,7 +13,7 @@ import pytest
 from flows.authoring.saving import collect
 from flows.engine.batching import is_forgotten
 from flows.engine.graph import Rows, load
-from flows.ledger.jobs import custom_id, find, look_at, still_holding
+from flows.ledger.jobs import custom_id, find, poll, still_holding
 from flows.ledger.records import JobRecord, Jobs, QueueLimit, queue_of
 from flows.store.storage import Storage
 from flows.waiting.watching import Watched, by_account, seen_now, told_problem
@@ -23,12 +23,13 @@ from llms.loop import run_sync
 from tasks import TextGeneration
 from tasks.steps import failure_in
 from tasks.typing import Row
+from tests.conftest import LONGEST
 from tests.odd_provider import Job, Lines, OddProvider, error_line, line
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     # The provider knows a job at once.
     monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 0.3)
@@ -93,15 +94,15 @@ def test_what_never_comes_is_submitted_again_after_some_minutes(storage: Path, m
         llm = llm_at(provider)
         record = submitted(storage, provider, llm, 10)
         jobs = Jobs(Storage(str(storage)))
-        waits = run_sync(look_at(jobs, record, llm))
+        waits = run_sync(poll(jobs, record, llm))
         assert waits is not None
         assert waits.state == "waiting"
-        assert "6 of 10 answers; looks again" in waits.message
+        assert "6 of 10 answers; polls again" in waits.message
         assert waits.is_settling
 
         minutes_ago = replace(waits, incomplete=time.time() - 301)
         jobs.write(minutes_ago)
-        taken = run_sync(look_at(jobs, minutes_ago, llm))
+        taken = run_sync(poll(jobs, minutes_ago, llm))
 
     assert taken is not None
     assert taken.state == "ended"
@@ -125,7 +126,7 @@ def test_a_result_is_kept_once_however_often_it_is_read(storage: Path) -> None:
         kept: list[int] = []
         for _ in range(4):
             (record,) = jobs.all_open()
-            run_sync(look_at(jobs, record, llm))
+            run_sync(poll(jobs, record, llm))
             kept.append(lines_kept(storage))
 
     assert kept == sorted(set(kept))
@@ -141,13 +142,13 @@ def test_a_download_that_is_cut_is_tried_a_few_times_and_kept_once(storage: Path
         jobs = Jobs(Storage(str(storage)))
         for _ in range(3):
             with pytest.raises(InvalidResponseError, match="was cut"):
-                run_sync(look_at(jobs, record, llm))
+                run_sync(poll(jobs, record, llm))
             (record,) = jobs.all_open()
 
         assert provider.jobs[0].downloads == 3 * 3
         assert lines_kept(storage) in {19, 20}
         provider.sent = lambda job, content: content
-        assert run_sync(look_at(jobs, record, llm)) is not None
+        assert run_sync(poll(jobs, record, llm)) is not None
 
     assert lines_kept(storage) == 20
     assert jobs.all_open() == []
@@ -261,7 +262,10 @@ def test_a_job_of_a_colleague_is_waited_for_where_it_may_be_ours_and_never_taken
     assert provider.tries == 1
 
 
-def test_where_only_a_colleagues_job_is_there_ours_is_made_once_that_is_known(storage: Path) -> None:
+def test_where_only_a_colleagues_job_is_there_ours_is_made_once_that_is_known(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", LONGEST)
     looks = 0
 
     def shown(job: Job, as_it_is: Any) -> Any:
@@ -291,7 +295,7 @@ def test_where_only_a_colleagues_job_is_there_ours_is_made_once_that_is_known(st
 
     assert not latest.job
     assert not is_forgotten(latest)
-    assert is_forgotten(replace(latest, looked=time.time() - 60, intended=time.time() - 60))
+    assert is_forgotten(replace(latest, polled=time.time() - LONGEST, intended=time.time() - LONGEST))
 
 
 def test_jobs_that_came_long_after_an_intent_keep_it_from_nothing(storage: Path) -> None:
@@ -482,7 +486,7 @@ def test_a_state_that_isnt_known_is_told_once(storage: Path, caplog: pytest.LogC
         jobs = Jobs(Storage(str(storage)))
         for _ in range(3):
             (record,) = jobs.all_open()
-            looked = run_sync(look_at(jobs, record, llm))
+            looked = run_sync(poll(jobs, record, llm))
             assert looked is not None
             assert looked.state == "waiting"
 

@@ -23,8 +23,9 @@ from flows.engine.graph import Rows, load
 from flows.ledger.records import JobGoneError, Jobs
 from flows.store.storage import Storage
 from llms import AnthropicLLM, ModelNotFoundError, OpenAILLM, OverloadedError, QuotaExceededError
-from llms.batch import BatchLimits
+from llms.batch import BatchLimits, JobStatus
 from llms.local_provider import LocalProvider
+from llms.local_provider.batches import ENDED, Batch, BatchStore
 from llms.providers.batch_dialects import BatchDialect
 from llms.typing import ChatType
 from tasks import Task, TextGeneration
@@ -37,7 +38,7 @@ EVERY = {r"number (?P<number>\d+)": "All about {number}."}
 
 @pytest.fixture
 def provider(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> LocalProvider:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     # It knows a job at once.
     monkeypatch.setattr("flows.engine.batching.INTENT_SECONDS", 0.3)
@@ -377,26 +378,30 @@ def test_a_step_online_goes_on_behind_a_step_offline(provider: LocalProvider, st
 # Quotas, remainders, interruptions
 
 
-def test_jobs_wait_for_room_in_the_providers_queue(provider: LocalProvider, storage: Path) -> None:
+def test_jobs_wait_for_room_in_the_providers_queue(
+    provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = generation(llm_options={"batch_token_quota": 400})
-    most = 0
+    begin, status, beside = BatchStore.begin, OpenAILLM.job_status, list[int]()
 
-    def watch() -> None:
-        nonlocal most
-        while not stop.is_set():
-            most = max(most, sum(job["status"] in {"validating", "in_progress"} for job in provider.batches))
-            time.sleep(0.005)
+    def begin_counted(self: BatchStore, *given: Any, **options: Any) -> Batch:
+        beside.append(sum(batch.status not in ENDED for batch in self.batches.values()))
+        return begin(self, *given, **options)
 
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with ending(provider):
-        dataset = collect(generated(40, task=task))
-    stop.set()
-    watcher.join()
+    async def ends_when_looked_at(self: OpenAILLM, job_id: str) -> JobStatus:
+        """A run looks at its jobs when it has submitted all that it may."""
+        while (job := next(each for each in provider.batches if each["id"] == job_id))["status"] == "validating":
+            await asyncio.sleep(0.005)
+        if job["status"] == "in_progress":
+            provider.end_batch(job_id)
+        return await status(self, job_id)
+
+    monkeypatch.setattr(BatchStore, "begin", begin_counted)
+    monkeypatch.setattr(OpenAILLM, "job_status", ends_when_looked_at)
+    dataset = collect(generated(40, task=task))
 
     assert len(provider.batches) > 3
-    assert most == 1
+    assert beside == [0] * len(provider.batches)
     assert sum(job["request_counts"]["total"] for job in provider.batches) == 40
     assert all(map(is_right, dataset))
 

@@ -18,6 +18,7 @@ from flows.cli import main
 from flows.engine.event_loops import setting
 from flows.engine.run import run_started
 from flows.ledger.records import JobRecord, Jobs, RunNote, Wait
+from flows.store.results import RunResult, write_result
 from flows.store.storage import Storage
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
@@ -187,3 +188,12 @@ def test_of_an_object_store_the_datasets_opened_here_are_cleaned(
 
     assert "memory://cleaning has to be cleaned by a lifecycle rule" in output
     assert not (tmp_path / ".stillflow" / "datasets").exists()
+
+
+def test_what_a_run_made_is_forgotten_when_nobody_looked_at_it_for_a_while(storage: Path) -> None:
+    write_result(Storage(str(storage)), RunResult("old", "old", "flow"))
+    grow_old(storage, 40)
+    write_result(Storage(str(storage)), RunResult("new", "new", "flow"))
+
+    assert clean("--yes").exit_code == 0
+    assert [path.name for path in (storage / "results").iterdir()] == ["new.json"]

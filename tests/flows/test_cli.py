@@ -95,10 +95,10 @@ def test_run_saves_and_tells_rows_counts_tokens_time_and_place(
 def test_the_first_command_of_the_overnight_guide_shows_a_batch_also_after_a_rehearsal(
     warm: WarmPython, storage: Path, prefect_api: str, prompts: Path, tmp_path: Path
 ) -> None:
-    guide = (ROOT / "deployments" / "guides" / "overnight-batch.md").read_text()
+    guide = (ROOT / "docs" / "guides" / "overnight-batch.md").read_text()
     variable, *command = shlex.split(re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)[0].replace("\\\n", " "))
     name, _, seconds = variable.partition("=")
-    assert (name, command[:4]) == ("STILLFLOW_LOOK_SECONDS", ["python", "-m", "flows", "run"])
+    assert (name, command[:4]) == ("STILLFLOW_POLL_SECONDS", ["python", "-m", "flows", "run"])
     here = [f"source.data_files={prompts}", f"target.path={tmp_path / 'out'}"]
 
     rehearsed = call(warm.executable, "run", "text_generation", "--rehearse", *here, api=prefect_api)

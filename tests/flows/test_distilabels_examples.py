@@ -35,13 +35,14 @@ from tasks import (
     TextGenerationWithImage,
 )
 from tasks.typing import Row, StepColumns
+from tests.conftest import LONGEST
 
 Models = Callable[..., OpenAILLM]
 
 
 @pytest.fixture(params=["online", "in batches"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     return request.param
 
 
@@ -310,7 +311,7 @@ def test_apigen(provider: LocalProvider, model: Models, how: str, tmp_path: Path
         prep_examples = PrepareExamples()
         apigen = APIGenGenerator(llm=model(), use_default_structured_output=True, number=1)
         combine_steps = CombineOutputs()
-        execution_checker = APIGenExecutionChecker(libpath=str(library))
+        execution_checker = APIGenExecutionChecker(libpath=str(library), timeout=LONGEST)
         semantic_checker = APIGenSemanticChecker(llm=model())
         sampler >> prep_examples
         [loader_seeds, prep_examples] >> combine_steps >> apigen >> execution_checker >> semantic_checker

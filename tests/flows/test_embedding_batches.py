@@ -32,7 +32,7 @@ TOO_LONG = "tide " * 10_000
 
 @pytest.fixture
 def provider(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> LocalProvider:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     provider.set(batch_manual=True)
     return provider

@@ -131,7 +131,7 @@ def test_a_second_run_asks_nothing_and_a_fresh_one_asks_again(
 def test_offline_batches_give_the_same_triplets(
     provider: LocalProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     script(provider, TRIPLET)
     provider.set(batch_seconds=0.0)
 

@@ -14,13 +14,14 @@ from datasets import load_from_disk
 from flows.data import everyday_functions
 from flows.function_calling import function_calling
 from llms.local_provider import LocalProvider
+from llms.root import FOLDER
 from tasks import APIGenExecutionChecker, LoadDataFromDicts, SaveToDisk
 from tasks.functions.apigen import read_pair
 from tasks.functions.function_calls import written_calls
 from tasks.functions.sandbox import Limits, Sandbox, SandboxError
-from tests.conftest import ROOT
+from tests.conftest import LONGEST
 
-DATA = ROOT / "flows" / "data"
+DATA = (FOLDER / "flows/data/functions.jsonl").parent
 LIBRARY = str(DATA / "everyday_functions.py")
 SEEDS: list[dict[str, Any]] = [
     json.loads(line) for line in (DATA / "functions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -55,6 +56,7 @@ def test_requests_are_written_run_and_judged(
         function_calling(
             source=LoadDataFromDicts(name="source", data=CHOSEN),
             generator={"number": 1, "num_generations": 1},
+            execution_checker={"timeout": LONGEST},
             target=SaveToDisk(name="target", path=str(target)),
         )
     )
@@ -98,7 +100,7 @@ def test_a_description_names_the_parameters_that_the_function_has(row: dict[str,
 
 
 def test_every_function_has_a_description() -> None:
-    sandbox = Sandbox(LIBRARY, Limits(seconds=5.0, memory=2**28, result_length=1000))
+    sandbox = Sandbox(LIBRARY, Limits(seconds=LONGEST, memory=2**28, result_length=1000))
     sandbox.start()
 
     assert sorted(row["func_name"] for row in SEEDS) == sandbox.functions
@@ -107,7 +109,7 @@ def test_every_function_has_a_description() -> None:
 
 def test_the_examples_that_come_with_the_functions_work() -> None:
     examples = sorted({example for row in SEEDS for example in row["examples"].split("\n\n")})
-    checker = APIGenExecutionChecker(libpath=LIBRARY)
+    checker = APIGenExecutionChecker(libpath=LIBRARY, timeout=LONGEST)
 
     made = checker.apply([{"answers": written_calls(read_pair(example)[1])} for example in examples])
 

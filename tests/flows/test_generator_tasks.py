@@ -28,7 +28,7 @@ OWN = "tests.tasks.own_generators:Riddles"
 
 @pytest.fixture
 def provider(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> LocalProvider:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     provider.set(answers=EVERY)
     return provider

@@ -147,7 +147,7 @@ def test_a_second_run_asks_nothing(provider: LocalProvider, tmp_path: Path) -> N
 def test_offline_batches_give_the_same_rows(
     provider: LocalProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     script(provider)
     provider.set(batch_seconds=0.0)
 

@@ -35,9 +35,9 @@ def test_in_the_runs_report_the_failed_rows_and_the_card(
         run_anywhere(finish({"gen": rows}, {"gen": target}, max_failed_rows=100))
     run = rows.node.run
     run.problem = "\n".join(["rows failed", *(f"  1 × gen: BadRequestError: {words}" for words in EVIL)])
-    run.saved += EVIL
+    run.saved.places += EVIL
 
-    assert run.looks["gen"].seen.failed == len(EVIL)
+    assert run.saved.looks["gen"].seen.failed == len(EVIL)
     pages = check_inert(report_markdown(run))
     reasons, _, _ = pages[1].text.partition("Distributions")
     assert reasons.count("the provider refuses the request (400)") == len(set(EVIL))
@@ -57,7 +57,7 @@ def test_in_the_table_of_jobs(words: str) -> None:
     known: dict[str, Any] = {"requests": 1, "size": 1, "tokens": 1, "shards": {}, "sample": [], "intended": 0.0}
     record = JobRecord("i", "r", "a", "f", words, "folder", {}, "q", **known, job=words, status=words, message=words)
 
-    check_inert(jobs_markdown([record], []))
+    check_inert(jobs_markdown([record]))
 
 
 def test_a_jobs_own_page_stays_a_link() -> None:
@@ -65,7 +65,7 @@ def test_a_jobs_own_page_stays_a_link() -> None:
     page = "https://platform.openai.com/batches/batch_1"
     record = JobRecord("i", "r", "a", "f", "gen", "folder", {}, "q", **known, job="batch_1", page=page)
 
-    check_inert(jobs_markdown([record], []), links=(page,))
+    check_inert(jobs_markdown([record]), links=(page,))
 
 
 @pytest.mark.parametrize("words", EVIL)

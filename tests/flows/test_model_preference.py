@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from flows.model_preference import model_preference
 from llms import ParameterError
 from llms.local_provider import LocalProvider
 from tasks.steps import METADATA, failure_in
+from tests.conftest import LONGEST
+from tests.scripted import Reply, Scripted, completion
 
 MODELS = ["gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1-nano"]
 ANSWERING = ("first", "second", "third")
@@ -23,12 +26,12 @@ TIDES, MOSS = "What are tides?", "What is moss?"
 pytestmark = pytest.mark.usefixtures("storage", "prefect")
 
 
+def ratings(*numbers: int) -> str:
+    return json.dumps({f"answer_{place}": {"rationale": "R.", "rating": n} for place, n in enumerate(numbers, 1)})
+
+
 def script(provider: LocalProvider, **more: Any) -> None:
     """Each model answers with its name. Of tides the second answers best; of moss the first two are equal."""
-
-    def ratings(*numbers: int) -> str:
-        return json.dumps({f"answer_{place}": {"rationale": "R.", "rating": n} for place, n in enumerate(numbers, 1)})
-
     provider.set(
         answers={
             r"(?s)Rate.*tides": ratings(1, 5, 3),
@@ -39,9 +42,10 @@ def script(provider: LocalProvider, **more: Any) -> None:
     )
 
 
-def run(provider: LocalProvider, folder: Path, *, offline: bool = False, **more: Any) -> Any:
+def run(provider: LocalProvider | Scripted, folder: Path, *, offline: bool = False, **more: Any) -> Any:
     """LLMs of the run's own: those of the defaults keep their connections for the whole process."""
-    llm = {"base_url": provider.base_url, "use_offline_batch_generation": offline, "max_retries": 0}
+    url = provider.url if isinstance(provider, Scripted) else provider.base_url
+    llm = {"base_url": url, "use_offline_batch_generation": offline, "max_retries": 0}
     prompts = folder / "prompts.jsonl"
     folder.mkdir(exist_ok=True)
     prompts.write_text("".join(json.dumps({"instruction": prompt}) + "\n" for prompt in (TIDES, MOSS)))
@@ -99,12 +103,21 @@ def test_each_prompt_goes_to_each_model_once_and_to_the_judge_with_all_answers(
     assert sent.total() == 8
 
 
-def test_three_models_answer_side_by_side(provider: LocalProvider, tmp_path: Path) -> None:
-    script(provider, latency=0.3)
+def test_three_models_answer_side_by_side(tmp_path: Path) -> None:
+    together = threading.Barrier(len(MODELS) * 2)
 
-    run(provider, tmp_path)
+    def reply(body: dict[str, Any]) -> Reply:
+        """Of the three models, once all of them were sent both prompts."""
+        if body["model"] in MODELS:
+            together.wait(LONGEST)
+            return completion()
+        return completion(ratings(1, 5, 3))
 
-    assert provider.stats.max_in_flight == len(MODELS) * 2
+    with Scripted(reply) as server:
+        rows = run(server, tmp_path)
+
+    assert not together.broken
+    assert [row["generations"] for row in rows] == [["Fine."] * len(MODELS)] * 2
 
 
 def test_the_same_model_can_answer_under_several_system_prompts(provider: LocalProvider, tmp_path: Path) -> None:
@@ -161,7 +174,7 @@ def test_the_card_cites_the_paper(provider: LocalProvider, tmp_path: Path) -> No
 def test_offline_batches_give_the_same_rows_in_a_job_for_each_model(
     provider: LocalProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     script(provider, batch_seconds=0.0)
 
     online = run(provider, tmp_path / "online")

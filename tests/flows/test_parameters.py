@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+import cloudpickle
 import pytest
+from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError as RefusedParametersError
 from prefect.utilities.schema_tools.validation import validate
+from pydantic import Field
 
+from flows.authoring.dotted import read_config
 from flows.authoring.parameters import Flow, flow, merge_parameters, over_mapping
 from flows.authoring.preview import checked
 from flows.cli import READY_MADE, given_parameters
 from flows.preference import preference
 from flows.text_generation import text_generation
-from llms import OpenAILLM, ParameterError
+from llms import LLM, AnthropicLLM, AzureOpenAILLM, InferenceEndpointsLLM, OpenAILLM, ParameterError
+from llms.parameters import form_values
+from llms.registry import LLM_VARIANTS
 from tasks import LoadDataFromDisk, LoadDataFromFileSystem, SaveToFiles, TextGeneration
+from tests.conftest import ROOT
 
 PART = {"text_generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}
 
@@ -116,7 +127,8 @@ def test_none_takes_back_what_a_deployment_says() -> None:
 def test_the_form_has_a_tab_for_none_where_the_default_is_something_else_and_the_server_takes_it() -> None:
     schema = small.parameters.model_dump()
     task = schema["definitions"]["TextGeneration_text_generation"]["properties"]
-    words = schema["definitions"]["OpenAILLM_text_generation"]["properties"]["generation_kwargs"]["properties"]
+    tabs = schema["definitions"]["OpenAILLM_text_generation"]["properties"]["generation_kwargs"]["anyOf"]
+    words = tabs[0]["properties"]
 
     for field in (task["system_prompt"], words["max_new_tokens"]):
         assert [tab["title"] for tab in field["anyOf"]] == ["Value", "None"]
@@ -237,7 +249,7 @@ def keys_by_length(value: Any) -> Any:
     [
         (
             {"text_generation": {"nmu_generations": 2}},
-            "'nmu_generations' is not one of ['llm', 'template', 'columns', ",
+            "'nmu_generations' is not one of ['llm', 'system_prompt', 'template', 'columns', ",
         ),
         (llm(modle="gpt-4o"), "llm'. Failure reason: 'modle' is not one of ['model', "),
         (llm(provider="openai", modle="m"), "llm'. Failure reason: 'modle' is not one of ['model', "),
@@ -252,7 +264,34 @@ def keys_by_length(value: Any) -> Any:
         ),
         (llm(provider="openai", max_retries="six"), "llm.max_retries'. Failure reason: 'six' is not "),
         (llm(provider="opnai"), "llm.provider'. Failure reason: 'opnai' is not one of ['openai', "),
+        (llm(model=3), "llm.model'. Failure reason: 3 is not of type 'string'"),
+        (llm(provider="anthropic", model=3), "llm.model'. Failure reason: 3 is not of type 'string'"),
+        (llm(provider=3), "llm.provider'. Failure reason: 3 is not of type 'string'"),
+        (llm(generation_kwargs=3), "llm.generation_kwargs'. Failure reason: 3 is not of type 'object'"),
         ({"source": {"data_file": "x.jsonl"}}, "'data_file' is not one of ["),
+        ({"source": {"data_file": "x.jsonl", "repoid": "x"}}, "'data_file' is not one of ["),
+        ({"source": {"kind": "flies"}}, "source'. Failure reason: 'kind: one of files, hub, "),
+        ({"source": {"kind": 3}}, "source'. Failure reason: 'kind: one of files, hub, "),
+        ({"source": {"kind": "hub", "repo_id": 3}}, "source.repo_id'. Failure reason: 3 is not of type 'string'"),
+        ({"source": {"kind": "hub", "repoid": "x"}}, "source'. Failure reason: 'repoid' is not one of ["),
+        ({"target": {"kind": "disc"}}, "target'. Failure reason: 'kind: one of files, disk, "),
+        ({"target": {"path": 3}}, "target.path'. Failure reason: 3 is not of type 'string'"),
+        ({"target": {"kind": "disk", "path": 3}}, "target.path'. Failure reason: 3 is not of type 'string'"),
+        (
+            {"text_generation": {"num_generations": "2"}},
+            "num_generations'. Failure reason: '2' is not of type 'integer'",
+        ),
+        (
+            {"text_generation": {"system_prompt": 3}},
+            "system_prompt'. Failure reason: 3 is not of type 'string', 'null'",
+        ),
+        ({"text_generation": {"num_generations": 0}}, "num_generations'. Failure reason: 0 is less than the minimum"),
+        ({"text_generation": {"add_raw_input": "no"}}, "add_raw_input'. Failure reason: 'no' is not of type 'boolean'"),
+        (
+            llm(use_offline_batch_generation="yes"),
+            "use_offline_batch_generation'. Failure reason: 'yes' is not of type",
+        ),
+        (llm(provider="mistral", model=3), "llm.model'. Failure reason: 3 is not of type 'string'"),
     ],
     ids=[
         "a step's",
@@ -263,7 +302,25 @@ def keys_by_length(value: Any) -> Any:
         "a value of another type",
         "a field of another type",
         "a provider's",
+        "a model's of another type",
+        "a named LLM's model's of another type",
+        "a provider's of another type",
+        "generation parameters' of another type",
         "a source's",
+        "two of a source's",
+        "a source's kind",
+        "a source's kind of another type",
+        "a source's field of another type",
+        "a field of a source's kind",
+        "a target's kind",
+        "a target's field of another type",
+        "a field of a target's kind, of another type",
+        "a step's of another type",
+        "a step's text's of another type",
+        "a step's out of bounds",
+        "a step's that the form hides",
+        "an LLM's of another type",
+        "another provider's model's of another type",
     ],
 )
 @pytest.mark.parametrize("kept", ["as written", "as PostgreSQL keeps it"])
@@ -298,6 +355,45 @@ def test_the_server_takes_what_each_provider_alone_has(given: dict[str, Any]) ->
     assert validate(llm(**given), schema, ignore_required=True) == []
 
 
+def chosen_tab(value: dict[str, Any]) -> str:
+    """The tab that Prefect's forms choose for an LLM: that which shares most keys with it, the first among equals."""
+    schema = text_generation.parameters.model_dump()
+    step = schema["definitions"]["TextGeneration_text_generation_usual"]["properties"]
+    tabs = [schema["definitions"][each["$ref"].rpartition("/")[2]] for each in step["llm"]["anyOf"]]
+    return max(tabs, key=lambda tab: len(set(value) & set(tab["properties"])))["title"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [OpenAILLM(model="m"), AzureOpenAILLM(model="m"), AnthropicLLM(model="m"), InferenceEndpointsLLM(model_id="m")],
+    ids=lambda model: model.provider,
+)
+def test_a_form_opens_the_providers_tab_and_that_of_all_settings_where_a_hidden_one_is_set(model: LLM) -> None:
+    hidden = LLM_VARIANTS.write(model).keys() - form_values(model).keys()
+
+    assert {"max_retries", "timeout", "outage_timeout"} <= hidden
+    assert chosen_tab(form_values(model)) == type(model).form_title
+    for name in hidden:
+        assert chosen_tab({**form_values(model), name: 1}) == "All settings, any provider", name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"source": {"num_examples": None}},
+        {"source": {"kind": "files", "data_files": "x.jsonl", "num_examples": None}},
+        {"source": {"kind": "hub", "repo_id": "x", "config": None, "revision": None}},
+        {"target": {"kind": "hub", "repo_id": "x", "private": None}},
+    ],
+    ids=["a part", "files", "hub", "a target"],
+)
+def test_the_server_takes_none_where_a_source_or_a_target_can_do_without(given: dict[str, Any]) -> None:
+    schema = text_generation.parameters.model_dump()
+
+    assert validate(given, schema, ignore_required=True) == []
+    checked(text_generation, given)
+
+
 @pytest.mark.parametrize("name", [name for name in READY_MADE if name not in {"watch_batches", "resubmit_failed_rows"}])
 def test_forms_have_titles_descriptions_and_an_order_at_every_level_and_no_secrets(name: str) -> None:
     module, _, attribute = READY_MADE[name][0].partition(":")
@@ -318,7 +414,7 @@ def test_a_form_shows_the_values_of_the_flows_own_default() -> None:
 
     llm = schema["definitions"]["OpenAILLM_text_generation"]["properties"]
     assert llm["model"]["default"] == "gpt-4o-mini"
-    assert llm["generation_kwargs"]["properties"]["max_new_tokens"]["default"] == 9
+    assert llm["generation_kwargs"]["anyOf"][0]["properties"]["max_new_tokens"]["default"] == 9
     assert (
         schema["definitions"]["TextGeneration_text_generation"]["properties"]["system_prompt"]["default"] == "Be brief."
     )
@@ -352,9 +448,117 @@ def test_an_async_and_a_sync_flow_both_load_map_and_collect(provider, storage: P
     assert len(asyncio.run(in_async())) == len(in_sync()) == 1
 
 
+@flow
+async def with_optional_ones(
+    limit: Annotated[float | None, Field(ge=0)] = None,
+    label: str | None = None,
+    switch: bool | None = None,
+    count: int | None = 3,
+) -> None:
+    """A flow with what may be left empty.
+
+    Args:
+        limit: How much.
+        label: What it's called.
+        switch: Whether.
+        count: How many.
+    """
+
+
+def test_an_optional_number_or_text_is_one_input_that_may_be_left_empty() -> None:
+    schema = with_optional_ones.parameters.model_dump()
+    limit, label = schema["properties"]["limit"], schema["properties"]["label"]
+
+    assert limit == {"title": "limit", "description": "How much.", "type": "number", "minimum": 0, "position": 0}
+    assert label == {"title": "label", "description": "What it's called.", "type": "string", "position": 1}
+    assert not schema.get("required")
+    # A switch has no third state, and an emptied input can't take back a default.
+    assert all("anyOf" in schema["properties"][name] for name in ("switch", "count"))
+    assert validate({"limit": None, "label": None}, schema, ignore_required=True) == []
+    assert validate({}, schema) == validate({"limit": 2.5, "label": "x"}, schema) == []
+    for wrong in ("much", -1):
+        with pytest.raises(RefusedParametersError, match="limit"):
+            validate({"limit": wrong}, schema, raise_on_error=True, ignore_required=True)
+    assert checked(with_optional_ones, {"limit": None}) == {
+        **checked(with_optional_ones, {}),
+        "limit": None,
+    }
+
+
+def tab_of(parameter: str, value: dict[str, Any]) -> str:
+    """The tab that Prefect's forms choose for the value of a parameter of `text_generation`."""
+    schema = text_generation.parameters.model_dump()
+    every = [each["$ref"].rpartition("/")[2] for each in schema["properties"][parameter]["anyOf"]]
+    tabs = [schema["definitions"][each] for each in every]
+    return max(tabs, key=lambda tab: len(set(value) & set(tab["properties"])))["title"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "tab"),
+    [
+        ("source", {"data_files": "x.jsonl"}, "Files"),
+        ("source", {"kind": "files", "data_files": "x.jsonl"}, "Files, all settings"),
+        ("source", {"filetype": "csv"}, "Files, all settings"),
+        ("source", {"kind": "hub", "repo_id": "a/b"}, "Hugging Face Hub"),
+        ("source", {"kind": "disk", "dataset_path": "x"}, "Dataset on disk"),
+        ("target", {"path": "x"}, "Dataset on disk"),
+        ("target", {"kind": "disk", "path": "x"}, "Dataset on disk, all settings"),
+        ("target", {"path": "x", "overwrite": False}, "Dataset on disk, all settings"),
+        ("target", {"kind": "files", "path": "x.csv", "file_format": "csv"}, "Files"),
+        ("target", {"kind": "hub", "repo_id": "a/b"}, "Hugging Face Hub"),
+    ],
+)
+def test_a_form_opens_a_tab_that_shows_all_that_a_deployment_sets_of_a_source_or_a_target(
+    parameter: str, value: dict[str, Any], tab: str
+) -> None:
+    assert tab_of(parameter, value) == tab
+    assert validate({parameter: value}, text_generation.parameters.model_dump(), ignore_required=True) == []
+
+
 def test_the_form_of_a_ready_made_flow_refuses_a_template_that_prefect_deploy_ate() -> None:
     schema = text_generation.parameters.model_dump()
 
     (error,) = validate({"text_generation": {"template": "Translate into German: "}}, schema)
     assert "there prefect deploy takes the first for a value of its own" in error.message
     assert not validate({"text_generation": {"template": "Translate into German: {{ instruction }}"}}, schema)
+
+
+@pytest.mark.parametrize("kept", [small, text_generation, preference], ids=lambda each: each.name)
+def test_a_flow_goes_to_another_process_without_its_forms_classes_and_keeps_them_in_a_copy(
+    kept: Flow[..., Any], tmp_path: Path
+) -> None:
+    """As `serve` sends it, where the flow is in a script of its own."""
+    sent, told = tmp_path / "flow", "import cloudpickle, sys; print(cloudpickle.load(open(sys.argv[1], 'rb')).name)"
+    # By value, as of a script.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        sent.write_bytes(cloudpickle.dumps(kept))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+    done = subprocess.run([sys.executable, "-c", told, str(sent)], capture_output=True, text=True, cwd=ROOT)
+
+    assert (done.stdout.strip(), done.returncode) == (kept.name, 0), done.stderr
+    assert parameter_schema(copy.copy(kept)) == parameter_schema(kept) == kept.parameters
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: cloudpickle.loads(cloudpickle.dumps(each))])
+def test_a_flow_that_was_copied_or_sent_takes_other_options_and_keeps_its_form(
+    copied: Callable[[Flow[..., Any]], Flow[..., Any]],
+) -> None:
+    renamed = copied(text_generation).with_options(name="renamed")
+
+    assert renamed.name == "renamed"
+    assert renamed.parameters == text_generation.parameters
+
+
+def test_numbers_of_a_json_file_are_read_as_json_has_them_and_a_mistake_is_placed(tmp_path: Path) -> None:
+    path = tmp_path / "parameters.json"
+    path.write_text('\ufeff{"text_generation": {"llm": {"generation_kwargs": {"temperature": 1e-05}}}}')
+
+    assert task_of(**given_parameters(str(path), ())).llm.generation_kwargs["temperature"] == 1e-05
+    assert read_config(str(path))["text_generation"]["llm"]["generation_kwargs"]["temperature"] == 1e-05
+
+    path.write_text("{count: 4}")
+    with pytest.raises(ParameterError, match=r"parameters\.json is no JSON: .* line 1 column 2"):
+        read_config(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +23,11 @@ from tasks import (
     LoadDataFromFileSystem,
     LoadDataFromHub,
     SaveToDisk,
+    SaveToFiles,
     TextGeneration,
 )
 from tasks.sources.errors import SourceError
+from tests.tasks import test_loaders
 
 ROWS = [{"instruction": f"Tell me about number {number}."} for number in range(6)]
 
@@ -274,15 +277,20 @@ def test_and_for_a_preview(questions: Path, storage: Path) -> None:
     assert [chat[-1]["content"] for chat in prompts["writer"]] == ["How high is K2?", "How deep is it?"]
 
 
-def test_a_source_of_the_hub_may_be_named_at_run_time(monkeypatch: pytest.MonkeyPatch, provider: LocalProvider) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+hub = test_loaders.hub
+
+
+def test_a_source_of_the_hub_may_be_named_at_run_time(
+    hub: str, monkeypatch: pytest.MonkeyPatch, provider: LocalProvider
+) -> None:
+    # The environment's is read once, when it's imported.
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub)
     with Pipeline("hub") as pipeline:
         LoadDataFromHub(name="source") >> TextGeneration(name="writer", llm=llm())
 
     with pytest.raises(SourceError, match=r"repo_id of 'source': expected owner/name of a dataset on the Hub, got ''"):
         pipeline.run()
-    # That it's asked for shows that it's known; there's no Hub here.
-    with pytest.raises(SourceError, match=r"dataset 'org/questions' of the Hub can't be"):
+    with pytest.raises(SourceError, match=r"'org/questions' doesn't exist on the Hub"):
         pipeline.run(parameters={"source": {"repo_id": "org/questions"}})
 
 
@@ -363,3 +371,30 @@ def test_a_column_of_another_name_is_told_with_the_mapping_at_its_source_that_wo
     prompts = pipeline.preview({"rows": {"output_mappings": {"question": "instruction"}}})
 
     assert [prompts[name][0][-1]["content"] for name in ("first", "second")] == ["How high is K2?"] * 2
+
+
+def test_every_saver_after_a_step_saves_its_rows(storage: Path, prefect: str, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    with Pipeline("saving-twice") as pipeline:
+        keep = KeepColumns(name="keep", columns=["instruction"])
+        savers = [SaveToDisk(path=str(tmp_path / "disk")), SaveToFiles(path=str(tmp_path / "rows.jsonl"))]
+        LoadDataFromDicts(name="source", data=ROWS) >> keep >> savers
+
+    dataset = pipeline.run()
+
+    assert load_from_disk(str(tmp_path / "disk")).to_list() == dataset.to_list()
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line)["instruction"] for line in lines] == dataset["instruction"][:]
+
+
+def test_a_saver_of_several_steps_or_before_a_step_is_refused_with_the_way_out() -> None:
+    with Pipeline("p"):
+        one, two = KeepColumns(name="one", columns=["a"]), KeepColumns(name="two", columns=["a"])
+        saver = SaveToDisk(name="saver", path="out")
+        LoadDataFromDicts(name="source", data=[{"a": 1}]) >> [one, two]
+        one >> saver
+        with pytest.raises(PipelineError, match="'saver' saves the rows of one step, and 'one' is before it already"):
+            two >> saver
+        with pytest.raises(PipelineError, match=r"passes none on: connect 'two' to .* `step >> \[saver, two\]`"):
+            saver >> two

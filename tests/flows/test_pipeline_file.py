@@ -12,6 +12,7 @@ import pytest
 from flows import Pipeline, PipelineError, routing_batch_function, sample_n_steps
 from llms import OpenAILLM
 from tasks import CLAIR, CombineOutputs, LoadDataFromDicts, Step, StepInput, StepOutput, TextGeneration
+from tests.conftest import said
 
 ROWS = [{"instruction": "How high is K2?"}, {"instruction": "Who climbed it first?"}]
 
@@ -176,10 +177,12 @@ def test_a_parameter_that_is_called_pipeline_is_none() -> None:
 
 
 def test_a_step_of_ones_own_has_a_logger(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        Shout(name="shout").apply(ROWS)
+    step = Shout(name="shout")
+    logger = step._logger.name  # pyright: ignore[reportPrivateUsage] -- as steps of distilabel's have it
+    with caplog.at_level(logging.INFO, logger):
+        step.apply(ROWS)
 
-    assert caplog.messages == ["2 rows"]
+    assert said(caplog, logger) == ["2 rows"]
 
 
 def test_the_datasets_of_several_last_steps_are_saved_together(provider: Any, storage: Path, prefect: str) -> None:
@@ -203,3 +206,28 @@ def test_a_prompt_that_was_taken_out_is_still_out_when_it_is_read_again(tmp_path
     pipeline.save(tmp_path / "pipeline.yaml")
 
     assert Pipeline.from_yaml(tmp_path / "pipeline.yaml").steps["clair"].system_prompt is None
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+@pytest.mark.parametrize(
+    "value",
+    [1e-05, 1e22, float("nan"), "1e5", "one\x85two", "one\u2028two", "one\x7ftwo", "one\r\ntwo", "one\ttwo", "中文 🙂"],
+    ids=repr,
+)
+def test_a_rows_numbers_and_texts_come_back_from_a_file_as_they_were(tmp_path: Path, ending: str, value: Any) -> None:
+    with Pipeline("p") as pipeline:
+        LoadDataFromDicts(name="load", data=[{"value": value}])
+    pipeline.save(tmp_path / f"p.{ending}")
+
+    again = Pipeline.from_yaml(tmp_path / f"p.{ending}")
+
+    assert repr(again.dump()["steps"]["load"]["data"]) == repr([{"value": value}])
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_a_file_that_cant_be_read_is_named_with_the_place_that_is_wrong(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"p.{ending}"
+    path.write_text('{"steps": [1, 2}')
+
+    with pytest.raises(PipelineError, match=rf"(?s)can't read a pipeline from '{path}': .*line 1,? column 16"):
+        Pipeline.from_yaml(path)

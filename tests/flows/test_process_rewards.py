@@ -17,9 +17,9 @@ from flows.engine.graph import load
 from flows.process_rewards import process_rewards
 from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
+from llms.root import FOLDER
 from tasks import LoadDataFromDicts, MathShepherdCompleter, SaveToDisk
 from tasks.steps import METADATA
-from tests.conftest import ROOT
 
 CRATES = "A crate holds 12 bottles. How many are in 3 crates, if 2 are missing?"
 CATS = "How many legs have 5 cats?"
@@ -94,7 +94,7 @@ def test_problems_become_labelled_solutions_in_the_format_for_training(
 def test_the_labels_are_the_same_online_and_in_batches_and_arent_asked_for_again(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     provider.set(answers=ANSWERS, batch_seconds=0.0)
     solutions = [[re.sub(r" [+-]$", "", step) for step in each] for each in LABELS[:2]]
     row = {"instruction": CRATES, "golden_solution": "34", "solutions": solutions}
@@ -133,7 +133,7 @@ def test_solutions_one_by_one_are_samples_of_their_own(
 
 
 def test_the_problems_that_come_with_the_project_are_all_different() -> None:
-    lines = (ROOT / "flows" / "data" / "math_problems.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (FOLDER / "flows/data/math_problems.jsonl").read_text(encoding="utf-8").splitlines()
     problems = [json.loads(line)["instruction"] for line in lines]
 
     assert len(set(problems)) == len(problems) >= 20

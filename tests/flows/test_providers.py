@@ -15,7 +15,7 @@ from llms.parameters import import_path
 from llms.registry import LLM_VARIANTS
 from tasks import TextGeneration
 
-FIELDS: dict[str, dict[str, Any]] = {"inference-endpoints": {"model_id": "m"}}
+FIELDS: dict[str, dict[str, Any]] = {"inference-endpoints": {"model_id": "m"}, "llama-cpp": {"model_path": "m.gguf"}}
 """Of providers that need other fields than the model's name."""
 PROVIDERS = list(LLM_VARIANTS.ours)
 
@@ -40,7 +40,7 @@ def test_it_is_the_default_of_a_flow_and_the_first_tab_of_its_form(provider: str
     assert type(task.llm) is kind
     assert task.llm.generation_kwargs == {"max_new_tokens": 9, "temperature": 0.5}
     assert validate({}, schema) == []
-    field = schema["definitions"][schema["properties"]["text_generation"]["$ref"].rpartition("/")[2]]
+    field = schema["definitions"][schema["properties"]["text_generation"]["anyOf"][0]["$ref"].rpartition("/")[2]]
     first = field["properties"]["llm"]["anyOf"][0]["$ref"].rpartition("/")[2]
     assert schema["definitions"][first]["title"] == kind.form_title
 

@@ -37,7 +37,7 @@ def test_a_run_that_completes_another_has_its_rows_and_attempts_of_its_own(stora
 
     run = resumed(storage, given)
 
-    assert (run.id, run.flow_run, run.own_id) == (FIRST, str(given.id), str(given.id))
+    assert (run.id, run.flow_run.id, run.own_id) == (FIRST, str(given.id), str(given.id))
     assert is_of_run(run.attempt, run.own_id)
     assert not is_of_run(f"{FIRST}:1", run.own_id)
 
@@ -59,8 +59,8 @@ def test_the_day_of_a_run_is_the_one_it_was_due_in_utc_also_of_one_that_complete
     due = flow_run(expected_start_time=late)
     completing = flow_run(expected_start_time=late + datetime.timedelta(days=9), labels={DATE_LABEL: date_of(due)})
 
-    assert resumed(storage, due).date == "2026-11-29"
-    assert resumed(storage, completing).date == date_of(completing) == "2026-11-29"
+    assert resumed(storage, due).flow_run.date == "2026-11-29"
+    assert resumed(storage, completing).flow_run.date == date_of(completing) == "2026-11-29"
 
 
 def test_two_runs_of_the_same_rows_wait_each_for_itself(storage: Storage) -> None:
@@ -100,7 +100,7 @@ def test_a_run_whose_note_is_damaged_goes_on_as_a_retry_and_is_approved_anew(
 
     run = resumed(storage, given)
 
-    assert (run.attempt, run.passes, run.approved) == (f"{given.id}:2", 0, 0.0)
+    assert (run.attempt, run.passes, run.money.approved) == (f"{given.id}:2", 0, 0.0)
     assert "the note of a run" in caplog.text
 
 

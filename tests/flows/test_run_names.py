@@ -24,6 +24,7 @@ from flows.text_generation import text_generation
 from llms import OpenAILLM, PriceSource
 from llms.local_provider import FaultRule, LocalProvider
 from tasks import LoadDataFromDicts, SaveToDisk, TextGeneration
+from tests.conftest import LONGEST
 
 ROWS = [{"instruction": f"What is {number}?"} for number in range(20)]
 
@@ -207,8 +208,14 @@ def artifacts_of(run: Any) -> dict[str, list[Any]]:
 
 
 def test_a_retrys_report_takes_the_place_of_the_failed_attempts(
-    answering: PrefectFlow[..., Any], provider: LocalProvider, storage: Path, prefect: str
+    answering: PrefectFlow[..., Any],
+    provider: LocalProvider,
+    storage: Path,
+    prefect: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A run that takes longer has a page of its progress beside its report.
+    monkeypatch.setattr("flows.engine.execution.PROGRESS_SECONDS", LONGEST)
     provider.set(faults=[FaultRule(status=400, message="not now", times=2)])
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(answering, parameters={"max_failed_rows": 0})

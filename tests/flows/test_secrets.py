@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from flows.text_generation import text_generation
 from llms import AuthenticationError, OpenAILLM
 from llms.credentials import ADDRESSES_VARIABLE
 from tasks import LoadDataFromDicts, SaveToDisk, Step, StepInput, StepOutput, TextGeneration
+from tests.conftest import LONGEST
 from tests.echoing import EchoServer, answer, refusal
 from tests.flows.test_cli import call
 from tests.warm import WarmPython
@@ -60,7 +62,8 @@ def files_with(text: str, *folders: Path) -> list[str]:
 
 async def logged(api: str, flow_run: str, wanted: str) -> str:
     """The log of a run at the server, once `wanted` is in it: lines go there a little later."""
-    for _ in range(300):
+    end = time.monotonic() + LONGEST
+    while time.monotonic() < end:
         log = asked(api, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}})
         if wanted in log:
             return log

@@ -17,7 +17,7 @@ from llms.local_provider import LocalProvider
 from llms.typing import GenerateOutput, HiddenState
 from tasks import LoadDataFromDicts, TextGeneration
 from tasks.typing import ChatType
-from tests.conftest import LONGEST
+from tests.conftest import LONGEST, wait_for
 
 INPUTS: Any = [[{"role": "user", "content": "What's the capital of Spain?"}]]
 
@@ -44,6 +44,7 @@ def test_an_llm_alone(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_offline_batch_generation(provider: LocalProvider) -> None:
+    provider.set(batch_manual=True)
     llm = OpenAILLM(
         model="gpt-4o",
         use_offline_batch_generation=True,
@@ -60,6 +61,9 @@ def test_offline_batch_generation(provider: LocalProvider) -> None:
     assert llm.jobs_ids == not_finished.value.jobs_ids
     assert len(llm.jobs_ids) == 1
 
+    (job,) = llm.jobs_ids
+    wait_for(lambda: provider.batches[0]["status"] == "in_progress", what="the job under way")
+    provider.end_batch(job)
     end = time.monotonic() + LONGEST
     while time.monotonic() < end:
         time.sleep(0.1)

@@ -191,7 +191,7 @@ def offline_in_a_task(topic: str, limit: float | None = None) -> list[str]:
 def test_batches_of_mapped_tasks_are_waited_for_by_each(
     provider: LocalProvider, storage: Path, prefect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "1")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "1")
     provider.set(answers={r"something of (?P<topic>\w+), number (?P<number>\d)": "{topic} {number}"})
 
     @prefect_flow

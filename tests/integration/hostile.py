@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -146,7 +147,7 @@ class HostileProvider:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
         self._thread.start()
-        assert started.wait(60)
+        assert started.wait(600)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -790,7 +791,7 @@ def live(play: Play) -> None:
     os.dup2(log, 2)
     os.environ.update(
         STILLFLOW_STORAGE=f"{play.folder}/storage",
-        STILLFLOW_LOOK_SECONDS="1",
+        STILLFLOW_POLL_SECONDS="1",
         OPENAI_API_KEY=KEY,
         ANTHROPIC_API_KEY=KEY,
         OPENAI_BASE_URL=f"{play.url}/v1",
@@ -956,7 +957,7 @@ def warm_processes() -> Any:
 
 def play(game: Game, folder: Path, context: Any, seconds_per_life: float = 300) -> Outcome:
     """Start the run, kill it where the game says so, and start it again until every row that can be answered is."""
-    kills = list(game.kills)
+    kills, killed = list(game.kills), list[float]()
     lives = 0
     with HostileProvider(game) as provider:
         came_through = False
@@ -964,15 +965,17 @@ def play(game: Game, folder: Path, context: Any, seconds_per_life: float = 300) 
             lives += 1
             process = context.Process(target=live, args=(Play(game, provider.url, str(folder)),), daemon=True)
             process.start()
-            process.join(kills[0] if kills else seconds_per_life)
+            seconds = kills.pop(0) if kills else seconds_per_life
+            process.join(seconds)
             if process.exitcode is None:
                 process.kill()
                 process.join()
-            if kills:
-                kills.pop(0)
+            if process.exitcode == -signal.SIGKILL:
+                killed.append(seconds)
             came_through = process.exitcode == 0
         saved = {model: rows_in(folder / f"{model}.jsonl") for model in game.models}
-        verdict = judge(game, saved, provider.sold, provider.asked, lives)
+        # Those that came too late took nothing, and a life that took too long was killed as well.
+        verdict = judge(replace(game, kills=tuple(killed)), saved, provider.sold, provider.asked, lives)
         log = (folder / "log").read_text(errors="replace")[-4000:] if (folder / "log").exists() else ""
         return Outcome(game, verdict, lives, not came_through, provider.faults, log)
 

@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+import yaml
 
 from llms.local_provider import LocalProvider
-from tests.conftest import LONGEST
+from tests.conftest import LONGEST, free_port
 from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
@@ -59,10 +60,11 @@ def private_environment(folder: Path, api: str, **more: str) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_CLI_COLORS": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # On a slow machine, a worker that asks each second is in the way of whoever starts a run: see `RunForm.submit`.
+        "PREFECT_WORKER_QUERY_SECONDS": "3",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "STILLFLOW_STORAGE": str(folder / "storage"),
-        "STILLFLOW_LOOK_SECONDS": "2",
+        "STILLFLOW_POLL_SECONDS": "2",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
         MARK: uuid.uuid4().hex,
@@ -281,11 +283,31 @@ class Stack(Server):
 
     def prefect(self, *arguments: str, seconds: float = LONGEST, status: int = 0) -> str:
         """Call Prefect's command line in the clone. Returns what it said."""
-        return self.command([self.python, PREFECT, *arguments], seconds=seconds, status=status)
+        # A server whose database is locked for a minute says 503, five times over where the machine is busy.
+        patient = ["env", "PREFECT_CLIENT_MAX_RETRIES=20"]
+        return self.command([*patient, self.python, PREFECT, *arguments], seconds=seconds, status=status)
 
-    def deploy(self) -> None:
-        """Make every deployment of prefect.yaml, as its first lines say."""
-        self.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+    def deploy(self, *names: str) -> None:
+        """Make deployments of prefect.yaml: every one, as its first lines say, or those that are named."""
+        which = [part for name in names for part in ("--name", name)] or ["--all"]
+        self.prefect("deploy", *which, "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """A deployment by `flow/deployment`. One of prefect.yaml is made when it's first asked for: all take long."""
+        try:
+            return super().deployment(name)
+        except Refused as error:
+            if error.status != 404:
+                raise
+        self.deploy(name.rpartition("/")[2])
+        return super().deployment(name)
+
+    def forget_served(self) -> None:
+        """Remove what a process served: it took what was there already, so that no worker can run it any more."""
+        made = yaml.safe_load((self.clone / "deployments" / "prefect.yaml").read_text())["deployments"]
+        names = {"name": {"any_": [each["name"] for each in made]}}
+        for each in self.call("POST", "/deployments/filter", {"deployments": names}):
+            self.call("DELETE", f"/deployments/{each['id']}")
 
     def command(self, command: Sequence[str], *, seconds: float = LONGEST, status: int = 0) -> str:
         """Call a command in the clone, and check its status. Returns what it said."""
@@ -334,7 +356,7 @@ class Stack(Server):
 
 @contextlib.contextmanager
 def stack_on(api: str, server_log: Path, folder: Path, *, warm: bool = False, **variables: str) -> Iterator[Stack]:
-    """A stack on a running server: the pool made, the project deployed by `prefect deploy`, a worker at work.
+    """A stack on a running server: the pool made, a worker at work, deployments made as they are asked for.
 
     Args:
         warm: whether the worker's runs, and whatever `python` is called for, are forks of a process that has imported
@@ -342,14 +364,13 @@ def stack_on(api: str, server_log: Path, folder: Path, *, warm: bool = False, **
     """
     copy_of_the_clone(folder / "clone")
     (folder / "home").mkdir()
-    with LocalProvider() as provider, contextlib.ExitStack() as forking:
+    with LocalProvider(port=free_port()) as provider, contextlib.ExitStack() as forking:
         environment = private_environment(folder, api, OPENAI_BASE_URL=provider.base_url, **variables)
         stack = Stack(api, server_log, folder=folder, provider=provider, environment=environment)
         if warm:
             stack.python = str(forking.enter_context(WarmPython(stack.clone, environment)).executable)
         try:
             stack.prefect("work-pool", "create", POOL, "--type", "process")
-            stack.deploy()
             command = [stack.python, PREFECT, "worker", "start", "--pool", POOL]
             with stack.process("worker", command) as worker:
                 stack.processes.append(worker)

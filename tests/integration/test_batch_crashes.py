@@ -99,7 +99,7 @@ def run(
     environment = {
         **os.environ,
         "STILLFLOW_STORAGE": str(storage),
-        "STILLFLOW_LOOK_SECONDS": "0.1",
+        "STILLFLOW_POLL_SECONDS": "0.1",
         "OPENAI_BASE_URL": provider.base_url,
         "KILL_AT": kill_at,
     }

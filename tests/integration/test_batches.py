@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import time
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
 from datasets import load_from_disk
 
+from flows.ledger.records import Jobs, RunNote
+from flows.store.storage import storage_at
 from tests.conftest import LONGEST, prefect_server, wait_for
 from tests.integration.stack import POOL, PREFECT, Stack, kill_all, processes_with, stack_on, waits_for_batches
 
@@ -196,7 +201,7 @@ def test_a_run_waits_without_a_process_and_goes_on_after_the_worker_and_the_serv
     home.mkdir()
     (tmp_path / "stack").mkdir()
     server = prefect_server(home)
-    with server as api, stack_on(api, home / "server.log", tmp_path / "stack", STILLFLOW_LOOK_SECONDS="3600") as stack:
+    with server as api, stack_on(api, home / "server.log", tmp_path / "stack", STILLFLOW_POLL_SECONDS="3600") as stack:
         stack.provider.set(batch_manual=True, answers=EVERY)
         (worker,) = stack.processes
         run = stack.start(deployed(stack, "three-offline", THREE, tmp_path), {})
@@ -234,30 +239,42 @@ def test_the_state_the_artifacts_and_the_task_runs_of_a_run_say_what_it_waits_fo
         "text_generation": {"llm": {"use_offline_batch_generation": True}},
         "target": {"path": str(tmp_path / "out")},
     }
-    run = stack.start(TEXT_GENERATION, parameters)
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS="3600")
     state = waiting(stack, run)
     (job,) = stack.provider.batches
 
     assert state["type"] == "SCHEDULED"
-    assert state["message"].startswith("waiting for batches: 0 of 1 jobs done, 0 of 30 requests, next look ")
-    artifacts = {each["key"]: each["data"] for each in stack.artifacts(run)}
-    assert job["id"] in artifacts["batch-jobs"]
-    assert "| text_generation |" in artifacts["batch-jobs"]
+    assert state["message"].startswith("waiting for batches: 0 of 1 jobs done, 0 of 30 requests, next poll ")
+    (progress,) = stack.artifacts(run)
+    assert progress["data"].startswith(f"**Waiting for batches:** {state['message'].partition(': ')[2]}.")
+    assert "| text_generation | 0 of 30 |" in progress["data"]
+    assert job["id"] in progress["data"]
+    # A run's last lines are sent when its process ends, which may be after the state that it leaves.
+    wait_for(lambda: any(progress["id"] in line for line in stack.logs(run)), what="the log's link to the artifact")
     assert job["metadata"]["flow_run"] == run
     name = stack.run(run)["name"]
 
+    wait_for(lambda: not processes_of(run), what="the end of the run's process")
     stack.provider.end_batch(job["id"])
+    # A shorter wait isn't told.
+    time.sleep(1)
+    wake(stack, run)
     done = stack.wait(run)
     assert ", 30 rows, " in name
     assert done["name"] == name
     assert done["state"]["message"].startswith("30 rows, none failed, ")
-    artifacts = {each["key"]: each["data"] for each in stack.artifacts(run)}
-    assert sorted(artifacts) == ["batch-jobs", "batch-progress", "run-report"]
-    assert "| completed | 30 | 0 | 30 |" in artifacts["batch-jobs"]
-    assert artifacts["batch-progress"] == 100
-    names = [(each["name"], each["state"]["name"]) for each in stack.task_runs(run)]
-    assert ("text_generation-job", "Submitted") in names
-    assert ("text_generation-0", "Completed") in names
+    artifacts = {each["id"]: each["data"] for each in stack.artifacts(run)}
+    assert len(artifacts) == 2
+    took = r"Done in (\d+\.\d s|\d+ min)\. For \d+ (s|min) of it no process was at work: it waited\."
+    assert re.match(took, artifacts[progress["id"]])
+    assert "| text_generation | 30 of 30 |" in artifacts[progress["id"]]
+    assert "| completed | 30 | 0 | 30 |" in artifacts[progress["id"]]
+    # The server takes them from events, which it may be behind with.
+    wanted = {("text_generation-job", "Submitted"), ("text_generation-0", "Completed")}
+    wait_for(
+        lambda: wanted <= {(each["name"], each["state"]["name"]) for each in stack.task_runs(run) if each["state"]},
+        what="the task runs of the job and of its rows",
+    )
 
 
 def test_however_its_jobs_end_every_row_is_right_and_only_missing_rows_are_submitted_again(
@@ -294,9 +311,9 @@ def test_a_run_that_waits_holds_no_slot_and_one_with_the_same_requests_shares_it
     # The second run could not start if the first one held the only slot.
     one_at_a_time = DEPLOY.replace(f'"{POOL}")', f'"{POOL}", concurrency_limit=1)')
     deployment = deployed(stack, "alone", ALONE.replace("NAME", "alone"), tmp_path, one_at_a_time)
-    first = stack.start(deployment, {}, STILLFLOW_LOOK_SECONDS="25")
+    first = stack.start(deployment, {}, STILLFLOW_POLL_SECONDS="25")
     waiting(stack, first)
-    second = stack.start(deployment, {}, STILLFLOW_LOOK_SECONDS="25")
+    second = stack.start(deployment, {}, STILLFLOW_POLL_SECONDS="25")
     waiting(stack, second)
     (job,) = stack.provider.batches
     stack.provider.end_batch(job["id"])
@@ -308,13 +325,42 @@ def test_a_run_that_waits_holds_no_slot_and_one_with_the_same_requests_shares_it
     assert len(stack.provider.batches) == 1
 
 
+def test_what_a_waiting_runs_job_hasnt_answered_by_its_deadline_is_asked_online(stack: Stack, tmp_path: Path) -> None:
+    stack.provider.set(batch_order={"done_fraction": 0.4})
+    late = ALONE.replace("NAME", "late").replace("rows(50)", "step.llm.ready_by = 8\n    rows(50)")
+    run = stack.start(deployed(stack, "late", late, tmp_path), {}, STILLFLOW_POLL_SECONDS="3600")
+    assert "what is missing at " in waiting(stack, run)["message"]
+    # The night passes.
+    jobs = Jobs(storage_at(str(stack.storage)))
+
+    def sleeps() -> RunNote | None:
+        note = jobs.note_of(run)
+        return note if waits_for_batches(stack.run(run)["state"]) and not processes_of(run) else None
+
+    note = wait_for(sleeps, what="the end of the run's process")
+    jobs.write_note(run, replace(note, attempt_began=note.attempt_began - 9 * 3600))
+    wake(stack, run)
+    wait_for(lambda: stack.provider.batches[0]["status"] == "cancelled", what="the end of the job")
+    waiting(stack, run)
+    wait_for(lambda: not processes_of(run), what="the end of the run's process")
+    wake(stack, run)
+
+    stack.wait(run)
+
+    check(tmp_path / "late", "late")
+    (job,) = stack.provider.batches
+    assert job["status"] == "cancelled"
+    assert len([each for each in stack.sent() if each.path == "/chat/completions"]) == 30
+
+
 def test_a_served_run_waits_and_goes_on_as_well(stack: Stack, tmp_path: Path) -> None:
     script = stack.clone / "served_batches.py"
     served = ALONE.replace("NAME", "served")
     serve = DEPLOY[: DEPLOY.index("pipeline.deploy")] + 'pipeline.serve("served")\n'
     script.write_text(STEPS.replace("OUT", str(tmp_path)) + served + serve)
+    mark = uuid4().hex
     try:
-        with stack.process("served batches", [sys.executable, script.name], SERVED_BY="a batch's test") as process:
+        with stack.process("served batches", [sys.executable, script.name], SERVED_BY=mark) as process:
             process.wait_for_output("is being served")
             run = stack.start("served/served", {})
             waiting(stack, run)
@@ -322,7 +368,7 @@ def test_a_served_run_waits_and_goes_on_as_well(stack: Stack, tmp_path: Path) ->
             stack.provider.end_batch(job["id"])
             stack.wait(run)
     finally:
-        kill_all("SERVED_BY", "a batch's test")
+        kill_all("SERVED_BY", mark)
 
     check(tmp_path / "served", "served")
     assert len(stack.provider.batches) == 1

@@ -222,6 +222,6 @@ def test_the_automations_are_prefects_and_see_the_runs_of_the_deployments() -> N
     assert all("stillflow" in deployment["tags"] for deployment in deployed)
     lost, goes_on = automations
     assert lost["trigger"]["within"] >= 3 * heartbeat
-    from flows.engine.ownership import LOOK_SECONDS
+    from flows.engine.ownership import POLL_SECONDS
 
-    assert goes_on["trigger"]["within"] >= 1.5 * LOOK_SECONDS
+    assert goes_on["trigger"]["within"] >= 1.5 * POLL_SECONDS

@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.states import Crashed, Running
 
-import flows.engine.ownership
+from flows.engine import ownership
 from flows.engine.ownership import while_held
-from flows.engine.run import Run
+from flows.engine.run import FlowRunFacts, Run
 from flows.store.storage import Storage
 from tests.conftest import LONGEST
 
@@ -23,24 +23,10 @@ pytestmark = pytest.mark.usefixtures("prefect")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.engine.ownership, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(ownership, "POLL_SECONDS", 0.1)
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
-    """The runs that this process has read from the server, each as often as it did."""
-    read, seen = PrefectClient.read_flow_run, list[UUID]()
-
-    async def noting(self: PrefectClient, flow_run_id: UUID) -> FlowRun:
-        found = await read(self, flow_run_id)
-        seen.append(flow_run_id)
-        return found
-
-    monkeypatch.setattr(PrefectClient, "read_flow_run", noting)
-    return seen
-
-
-async def first_look(looks: list[UUID]) -> None:
+async def first_poll(looks: list[UUID]) -> None:
     while not looks:
         await asyncio.sleep(0.01)
 
@@ -48,7 +34,9 @@ async def first_look(looks: list[UUID]) -> None:
 async def running(client: PrefectClient) -> tuple[Run, UUID]:
     """A run of which the server knows that it runs."""
     made = await client.create_flow_run(flow(lambda: None, name="held"), state=Running())
-    run = Run(str(made.id), f"{made.id}:1", Storage("memory://held"), flow_run=str(made.id), deployed=True)
+    run = Run(
+        str(made.id), f"{made.id}:1", Storage("memory://held"), flow_run=FlowRunFacts(id=str(made.id), deployed=True)
+    )
     return run, made.id
 
 
@@ -64,7 +52,7 @@ def test_a_process_that_is_taken_for_crashed_says_that_it_is_alive_and_goes_on(l
             run, flow_run = await running(client)
             finished = asyncio.Event()
             work = asyncio.create_task(while_held(run, finished.wait()))
-            await first_look(looks)
+            await first_poll(looks)
             await client.set_flow_run_state(flow_run, Crashed(message="nothing was heard of it"))
             while await state_of(client, flow_run) != "RUNNING":
                 assert not work.done()
@@ -76,11 +64,18 @@ def test_a_process_that_is_taken_for_crashed_says_that_it_is_alive_and_goes_on(l
     assert asyncio.run(main()) == "RUNNING"
 
 
-def test_a_process_whose_run_another_one_has_started_leaves_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, looks: list[UUID]
-) -> None:
-    monkeypatch.setattr(flows.engine.ownership, "LOOK_SECONDS", 3)
+def test_a_process_whose_run_another_one_has_started_leaves_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, looked, elsewhere = PrefectClient.read_flow_run, asyncio.Event(), asyncio.Event()
     stopped: list[str] = []
+
+    async def first_or_later(self: PrefectClient, flow_run_id: UUID) -> FlowRun:
+        if looked.is_set():
+            await elsewhere.wait()
+        found = await read(self, flow_run_id)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(PrefectClient, "read_flow_run", first_or_later)
 
     async def work() -> None:
         try:
@@ -92,10 +87,11 @@ def test_a_process_whose_run_another_one_has_started_leaves_without_a_word(
         async with get_client() as client:
             run, flow_run = await running(client)
             held = asyncio.create_task(while_held(run, work()))
-            await first_look(looks)
+            await looked.wait()
             # Between two looks, as after a while without a way to the server.
             await client.set_flow_run_state(flow_run, Crashed(), force=True)
             await client.set_flow_run_state(flow_run, Running(message="elsewhere"), force=True)
+            elsewhere.set()
             with pytest.raises(Pause) as left:
                 await held
             assert left.value.state.message == "elsewhere"
@@ -114,8 +110,7 @@ def test_what_the_work_raises_is_raised_and_a_run_that_nobody_restarts_is_not_wa
             run, _ = await running(client)
             with pytest.raises(ValueError, match="its own"):
                 await while_held(run, fail())
-            run.deployed = False
-            run.flow_run = "no id at all"
+            run.flow_run = FlowRunFacts(id="no id at all")
             assert await while_held(run, asyncio.sleep(0, "done")) == "done"
 
     asyncio.run(main())

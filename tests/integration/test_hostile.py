@@ -13,12 +13,13 @@ import pytest
 from tests.integration.hostile import Game, Verdict, game_of, judge, play, report, short_hash, warm_processes
 
 SEEDS = range(1, 13)
-SAMPLE = {3, 5, 6, 8}
+SAMPLE = {3, 5, 6, 8, 20261210}
 """Those that `make test` plays: both wires, online and in batches."""
 SEEDS_VARIABLE = "STILLFLOW_TEST_HOSTILE_SEEDS"
 """How many seeds more, for a night."""
-# In the first, several models were asked the same, and were in each other's way.
-MORE_SEEDS = (20261134, *range(100, 100 + int(os.environ.get(SEEDS_VARIABLE, "0"))))
+# In the first, several models were asked the same, and were in each other's way. In the second, kills lost answers of
+# rows that waited for another one.
+MORE_SEEDS = (20261134, 20261210, *range(100, 100 + int(os.environ.get(SEEDS_VARIABLE, "0"))))
 
 
 @pytest.fixture(scope="module")

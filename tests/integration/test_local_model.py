@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,12 +169,18 @@ def test_it_ends_with_the_process_that_started_it(model: LocalModel) -> None:
     assert owner.stdout is not None
     assert owner.stdout.readline() == "up\n"
     health = f"http://127.0.0.1:{port}/health"
-    assert is_up(health)
+    wait_for(lambda: is_up(health), what="the model's server")
 
     owner.send_signal(signal.SIGKILL)
     owner.wait()
 
-    wait_for(lambda: not is_up(health), what="the end of the model's server")
+    wait_for(lambda: refuses(port), what="the end of the model's server")
+
+
+def refuses(port: int) -> bool:
+    """Whether nobody listens at a port: one that is only slow takes the connection."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def run(api: str, storage: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -56,14 +57,15 @@ def test_a_deployed_pipeline_is_found_by_the_worker_and_takes_a_part_of_its_para
 
 @pytest.mark.parametrize("script", [("own-served", "pipeline.serve('mine')")], indirect=True)
 def test_a_served_pipeline_runs_from_its_script(stack: Stack, script: str) -> None:
-    process = stack.process("served pipeline", [sys.executable, script], SERVED_BY="a pipeline's test")
+    mark = uuid4().hex
+    process = stack.process("served pipeline", [sys.executable, script], SERVED_BY=mark)
     try:
         with process:
             process.wait_for_output("is being served")
             run = stack.start("own-served/mine", PART)
             stack.wait(run)
     finally:
-        kill_all("SERVED_BY", "a pipeline's test")
+        kill_all("SERVED_BY", mark)
 
     assert bodies(stack) == {(0.7, 30)}
     assert len(stack.asked()) == 4

@@ -16,7 +16,7 @@ from llms import InferenceEndpointsLLM, OpenAILLM
 from llms.base import LLM, NOT_PARAMETERS
 from llms.local_provider import LocalProvider
 from llms.parameters import Configurable, form_order
-from tests.conftest import prefect_server
+from tests.conftest import free_port, prefect_server
 from tests.integration.services import fresh_database
 from tests.integration.stack import MARK, Stack, copy_of_the_clone, kill_all, private_environment
 from tests.integration.test_schedules import check_that_a_cron_makes_a_run_that_completes
@@ -38,7 +38,7 @@ def served(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     home = tmp_path_factory.mktemp("postgres-server")
     copy_of_the_clone(folder / "clone")
     (folder / "home").mkdir()
-    with prefect_server(home, database=database) as api, LocalProvider() as provider:
+    with prefect_server(home, database=database) as api, LocalProvider(port=free_port()) as provider:
         environment = private_environment(folder, api, OPENAI_BASE_URL=provider.base_url)
         stack = Stack(api, home / "server.log", folder=folder, provider=provider, environment=environment)
         try:
@@ -62,6 +62,11 @@ def objects_in(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any
             yield from objects_in(value, f"{path}/{place}")
 
 
+def defined(schema: dict[str, Any], tab: dict[str, Any]) -> dict[str, Any]:
+    """What a tab refers to, or itself."""
+    return schema["definitions"][tab["$ref"].rpartition("/")[2]] if "$ref" in tab else tab
+
+
 def in_order(properties: dict[str, dict[str, Any]]) -> list[str]:
     """The names as Prefect's form shows them."""
     return sorted(properties, key=lambda name: properties[name]["position"])
@@ -79,7 +84,8 @@ def test_every_level_of_a_form_keeps_the_declared_order(served: Stack, name: str
     assert in_order(stored[""]) == list(inspect.signature(flow.fn).parameters)
     for path, properties in stored.items():
         positions = sorted(each.get("position", -1) for each in properties.values())
-        assert positions == list(range(len(properties))), f"{path} has fields without a place of their own"
+        assert positions[:1] != [-1], f"{path} has fields without a place"
+        assert len(set(positions)) == len(positions), f"{path} has two fields at one place"
         assert in_order(properties) == in_order(declared[path]), path
     for title, properties in ((each["title"], each["properties"]) for each in schema.get("definitions", {}).values()):
         model = MODELS.get(title)
@@ -100,9 +106,14 @@ def test_generation_parameters_are_in_the_order_of_the_adapters_signature(served
     for definition in schema["definitions"].values():
         model = MODELS.get(definition["title"])
         if model is not None and issubclass(model, LLM):
-            properties = definition["properties"]["generation_kwargs"]["properties"]
+            field = definition["properties"]["generation_kwargs"]
+            tabs = [{**defined(schema, each), **each} for each in field.get("anyOf", [field])]
+            *usual, whole = [in_order(defined(schema, each)["properties"]) for each in tabs]
             signature = inspect.signature(model.generating_function()).parameters
-            assert in_order(properties) == [each for each in signature if each not in NOT_PARAMETERS]
+            assert whole == [each for each in signature if each not in NOT_PARAMETERS]
+            assert all(some == [each for each in whole if each in some] for some in usual)
+            # What stands beside a reference has the place that it has there.
+            assert all(in_order(each["properties"]) == [n for n in whole if n in each["properties"]] for each in tabs)
             found += 1
     assert found >= 2
 
@@ -129,7 +140,9 @@ def test_a_run_with_a_part_of_a_parameter_completes(served: Stack, tmp_path: Pat
 
     assert load_from_disk(str(tmp_path / "out"))["instruction"][:] == [row["instruction"] for row in rows]
     assert {request.body["temperature"] for request in served.provider.requests} == {0.2}
-    assert [artifact["key"] for artifact in served.artifacts(run)] == ["run-report"]
+    # A run that takes long shows its progress, too.
+    keys = [artifact["key"] for artifact in served.artifacts(run)]
+    assert [key for key in keys if not key.startswith("progress-")] == ["run-report"]
 
 
 def test_a_cron_that_is_switched_on_makes_a_run_that_completes(served: Stack, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -72,19 +73,20 @@ def schedules_of(stack: Stack, deployment: str) -> dict[str, bool]:
 
 
 def deploy_weekly(stack: Stack) -> None:
-    stack.prefect("deploy", "--name", "preference-weekly", "--prefect-file", "deployments/prefect.yaml", "--no-prompt")
+    stack.deploy("preference-weekly")
 
 
 @contextmanager
 def served(stack: Stack) -> Iterator[None]:
     """What `make ui` does where a server runs: all deployments served by one process, until Ctrl+C."""
-    server = stack.process("ui", [sys.executable, "-m", "deployments.ui"], SERVED_BY="the test of schedules")
+    mark = uuid4().hex
+    server = stack.process("ui", [sys.executable, "-m", "deployments.ui"], SERVED_BY=mark)
     try:
         with server:
             server.wait_for_output("Your deployments are being served", seconds=LONGEST)
             yield
     finally:
-        kill_all("SERVED_BY", "the test of schedules")
+        kill_all("SERVED_BY", mark)
 
 
 def test_what_people_switched_or_added_stays_so_over_deploy_and_make_ui(stack: Stack) -> None:
@@ -104,11 +106,12 @@ def test_what_people_switched_or_added_stays_so_over_deploy_and_make_ui(stack: S
 
         switch(stack, WEEKLY, schedule["id"], on=False)
         switch(stack, WEEKLY, added, on=False)
-        stack.deploy()
+        deploy_weekly(stack)
         assert schedules_of(stack, WEEKLY) == {"0 6 * * 1": False, "0 0 1 1 *": False}
         assert stack.deployment(WEEKLY)["paused"] is False
     finally:
         delete_schedule(stack, WEEKLY, added)
+        stack.forget_served()
 
 
 def test_a_schedule_from_before_it_had_a_slug_is_taken_for_ours_and_not_doubled(stack: Stack) -> None:

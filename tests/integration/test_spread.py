@@ -41,7 +41,16 @@ AT_ONCE = 5
 
 
 @step(inputs=["generation"], outputs=["worker"])
-def note_worker(inputs: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def note_worker(inputs: list[dict[str, Any]], folder: str = "", others: int = 0) -> Iterator[list[dict[str, Any]]]:
+    """Note the process that has the rows.
+
+    Args:
+        folder: where each process leaves its id.
+        others: how many more processes are to have rows before this one gets on.
+    """
+    if folder:
+        (Path(folder) / str(os.getpid())).touch()
+        wait_for(lambda: len(list(Path(folder).iterdir())) > others, what="the other processes")
     yield [{**row, "worker": os.getpid()} for row in inputs]
 
 
@@ -85,14 +94,16 @@ def test_a_spread_run_makes_the_rows_and_the_counts_of_one_in_a_single_process(
     )
     started: list[Run] = []
 
-    def run(folder: Path) -> list[dict[str, Any]]:
+    def run(folder: Path, processes: int) -> list[dict[str, Any]]:
+        (seen := folder / "processes").mkdir(parents=True)
+        noting = note_worker(folder=str(seen), others=processes - 1)
         with setting(run_started, started.append):
             rows = generation(provider).map(load(prompts(60), shard_rows=10, storage=str(folder)))
-            return collect(note_worker().map(rows), max_failed_rows=1).to_list()
+            return collect(noting.map(rows), max_failed_rows=1).to_list()
 
-    there = run(tmp_path / "there")
+    there = run(tmp_path / "there", 2)
     monkeypatch.setenv("STILLFLOW_RUNNER", "local")
-    here = run(tmp_path / "here")
+    here = run(tmp_path / "here", 1)
 
     workers = {row.pop("worker") for row in there}
     assert {row.pop("worker") for row in here} == {os.getpid(), None}
@@ -347,9 +358,16 @@ def test_steps_and_models_of_a_scripts_own_travel_to_a_cluster_started_for_it(
     (tmp_path / "elsewhere" / "own_flow.py").write_text(SCRIPT)
     environment = {**os.environ, "STILLFLOW_RUNNER": runner, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
-    )
+    def ended() -> subprocess.CompletedProcess[str] | None:
+        command = [sys.executable, str(script)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST, check=False
+        )
+        # Ray gives a node half a minute, however busy the machine is.
+        is_late = done.returncode != 0 and "timed out during startup" in done.stderr
+        return None if is_late else done
+
+    done = wait_for(ended, what="a run on a cluster that starts in time")
 
     assert done.returncode == 0, done.stderr
     generations, workers, own = json.loads(done.stdout.splitlines()[-1])

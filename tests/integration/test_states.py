@@ -13,7 +13,7 @@ from tests.conftest import ROOT, wait_for
 from tests.integration.stack import POOL, Stack
 
 TEXT_GENERATION = "text-generation/text-generation"
-GUIDE = ROOT / "deployments" / "guides" / "when-a-batch-fails.md"
+GUIDE = ROOT / "docs" / "guides" / "when-a-batch-fails.md"
 TELLING = f'''
 from prefect import flow
 

@@ -22,7 +22,7 @@ from flows.store.storage import storage_at
 from flows.waiting.watching import Watched, watch
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
-from tests.conftest import wait_for
+from tests.conftest import LONGEST, wait_for
 from tests.integration.stack import OVER, Stack, processes_with, waits_for_batches
 from tests.integration.waiting_runs import WaitingRuns
 
@@ -189,14 +189,14 @@ def test_what_goes_wrong_with_one_job_is_told_by_the_pass_or_by_its_run_and_stop
 
 
 def start(stack: Stack, rows: list[dict[str, str]], target: Path, **step: Any) -> str:
-    """A run whose next look at its jobs is an hour away."""
+    """A run whose next poll at its jobs is an hour away."""
     parameters = {
         "source": {"data_files": str(stack.source(target.parent.name, rows))},
         "text_generation": {"llm": {"use_offline_batch_generation": True}, **step},
         "target": {"path": str(target)},
     }
     deployment = stack.deployment(TEXT_GENERATION)["id"]
-    later = {"env": {"STILLFLOW_LOOK_SECONDS": "3600"}}
+    later = {"env": {"STILLFLOW_POLL_SECONDS": "3600"}}
     body = {"parameters": parameters, "job_variables": later}
     return stack.call("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
 
@@ -238,7 +238,7 @@ def is_quiet(stack: Stack) -> bool:
     return not going and not late
 
 
-def test_the_deployed_watcher_wakes_a_run_long_before_its_next_look(stack: Stack, tmp_path: Path) -> None:
+def test_the_deployed_watcher_wakes_a_run_long_before_its_next_poll(stack: Stack, tmp_path: Path) -> None:
     stack.provider.set(batch_manual=True)
     rows = prompts("a run that wakes")
     run = start(stack, rows, tmp_path / "out")
@@ -305,13 +305,29 @@ def test_a_run_cancelled_while_it_waits_ends_at_once_and_its_answers_are_paid_fo
 
 def test_of_two_passes_at_once_one_is_left_out_and_that_starts_no_other(stack: Stack) -> None:
     before = {each["id"] for each in stack.runs(WATCHER)}
+    # One that no worker starts is under way for as long as the other needs.
+    scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2040-01-01T00:00Z"}}
+    path = f"/deployments/{stack.deployment(WATCHER)['id']}/create_flow_run"
+    first = stack.call("POST", path, {"parameters": {}, "state": scheduled})["id"]
+    assert set_state(stack, first, {"type": "PENDING", "state_details": {"scheduled_time": "2020-01-01T00:00Z"}})
+    lease = stack.run(first)["state"]["state_details"]["deployment_concurrency_lease_id"]
+    stack.call("POST", f"/v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 2 * LONGEST})
+    assert set_state(stack, first, {"type": "RUNNING"})
 
-    both = [stack.start(WATCHER, {}), stack.start(WATCHER, {})]
-    ended = [stack.wait_for_end(run)["state"]["type"] for run in both]
+    second = stack.start(WATCHER, {})
+    left_out = stack.wait_for_end(second)
+    assert stack.run(first)["state"]["type"] == "RUNNING"
+    assert set_state(stack, first, {"type": "COMPLETED"})
     time.sleep(12)
 
-    assert sorted(ended) == ["CANCELLED", "COMPLETED"]
-    assert {each["id"] for each in stack.runs(WATCHER)} == before | set(both)
+    assert left_out["state"]["type"] == "CANCELLED"
+    assert left_out["run_count"] == 0
+    assert {each["id"] for each in stack.runs(WATCHER)} == before | {first, second}
+
+
+def set_state(stack: Stack, run: str, state: dict[str, Any]) -> bool:
+    """Propose a state as a run's process does. Returns whether the server takes it."""
+    return stack.call("POST", f"/flow_runs/{run}/set_state", {"state": state})["status"] == "ACCEPT"
 
 
 def of_run(jobs: Jobs, flow_run: str) -> list[str]:

@@ -72,7 +72,7 @@ def test_a_run_that_would_look_in_an_hour_completes_by_the_webhook(
 ) -> None:
     stack.provider.set(batch_manual=True)
     parameters = parameters_for(stack, "a story for a webhook", tmp_path / "out")
-    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS=AN_HOUR)
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS=AN_HOUR)
     state = sleeping(stack, run)
     wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), what="the end of the process")
     (job,) = stack.provider.batches
@@ -98,26 +98,28 @@ def test_a_job_that_ends_before_its_run_sleeps_wakes_it_as_soon_as_it_does(
 ) -> None:
     stack.provider.set(batch_manual=True)
     parameters = parameters_for(stack, "a job that ends at once", tmp_path / "out")
-    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS=AN_HOUR)
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS=AN_HOUR)
     (job,) = wait_for(lambda: stack.provider.batches, what="the job", pause=0.02)
     body = event_of(job["id"])
 
-    status, _ = receiver.post(body, signed(body))
+    # Between the submission and the sleep no run looks at a job.
     stack.provider.end_batch(job["id"])
-    stack.wait(run)
+    status, _ = receiver.post(body, signed(body))
+    done = stack.wait(run)
 
     assert status == 200
+    assert done["run_count"] == 2
     assert len(load_from_disk(str(tmp_path / "out"))) == 5
 
 
 def test_one_event_wakes_every_run_that_waits_for_the_job(stack: Stack, receiver: Receiver, tmp_path: Path) -> None:
     stack.provider.set(batch_manual=True)
     first = stack.start(
-        TEXT_GENERATION, parameters_for(stack, "a shared job", tmp_path / "first"), STILLFLOW_LOOK_SECONDS=AN_HOUR
+        TEXT_GENERATION, parameters_for(stack, "a shared job", tmp_path / "first"), STILLFLOW_POLL_SECONDS=AN_HOUR
     )
     sleeping(stack, first)
     second = stack.start(
-        TEXT_GENERATION, parameters_for(stack, "a shared job", tmp_path / "second"), STILLFLOW_LOOK_SECONDS=AN_HOUR
+        TEXT_GENERATION, parameters_for(stack, "a shared job", tmp_path / "second"), STILLFLOW_POLL_SECONDS=AN_HOUR
     )
     sleeping(stack, second)
     (job,) = stack.provider.batches

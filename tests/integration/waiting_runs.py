@@ -93,7 +93,7 @@ class WaitingRuns:
             intents=[record.intent],
             queued=0,
             since=time.time(),
-            next_look=time.time() + HOUR,
+            next_poll=time.time() + HOUR,
             deployment=deployment,
         )
         self.jobs.write_wait(wait)

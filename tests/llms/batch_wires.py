@@ -17,7 +17,25 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
-from tests.llms.wires import BEDROCK, GEMINI, GROQ, KEY, MISTRAL, RESPONSES, TOGETHER, VERTEX, XAI, StandIn, Wire
+from tests.llms.wires import (
+    BEDROCK,
+    DASHSCOPE,
+    FIREWORKS,
+    GEMINI,
+    GROQ,
+    KEY,
+    MISTRAL,
+    MOONSHOT,
+    NEBIUS,
+    OPENROUTER,
+    RESPONSES,
+    TOGETHER,
+    VERTEX,
+    XAI,
+    ZAI,
+    StandIn,
+    Wire,
+)
 
 Reply = tuple[int, bytes, Mapping[str, str]]
 
@@ -83,6 +101,7 @@ class BatchStandIn(StandIn):
     def upload(self, parts: dict[str, tuple[str, bytes]]) -> Reply:
         name, content = parts["file"]
         fields = {key: value.decode() for key, (_, value) in parts.items() if key != "file"}
+        assert fields == {"purpose": "batch"}, fields
         return self.said({"id": self.keep(name, content, fields), "object": "file"})
 
     def keep(self, name: str, content: bytes, fields: dict[str, str] | None = None) -> str:
@@ -185,6 +204,126 @@ class BatchStandIn(StandIn):
     def lapsed_line(self, line: dict[str, Any]) -> dict[str, Any]:
         error = {"code": "batch_expired", "message": "This request could not be executed before it expired."}
         return {"custom_id": line["custom_id"], "response": None, "error": error}
+
+
+class DashScopeStandIn(BatchStandIn):
+    """https://help.aliyun.com/zh/model-studio/batch-interfaces-compatible-with-openai: names of its own in metadata,
+    and no file can be read but those of results. Codes of failed lines are of
+    https://help.aliyun.com/en/model-studio/error-code-start; that they have a status as well isn't documented.
+    """
+
+    wire_of_chats = DASHSCOPE
+    prefix = "/compatible-mode/v1"
+
+    def keep(self, name: str, content: bytes, fields: dict[str, str] | None = None) -> str:
+        file_id = f"file-batch{'_output' if name in {'output', 'errors'} else ''}-{len(self.files)}"
+        self.files[file_id] = File(name, content, fields or {})
+        return file_id
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        assert set(given) <= {"input_file_id", "endpoint", "completion_window", "metadata"}, given
+        assert set(given.get("metadata", {})) <= {"ds_name", "ds_description", "ds_batch_finish_callback"}, given
+        assert len(given.get("metadata", {}).get("ds_name", "")) <= 100
+        assert re.fullmatch(r"\d+[hd]", given["completion_window"])
+        check_lines(self.wire, self.lines(given), given["endpoint"], "/v1/chat/completions")
+
+    def got(self, path: str, headers: Any) -> Reply:
+        if path.endswith("/content") and "/file-batch_output-" not in path:
+            return self._refused(400, "Only results of batches can be read.")
+        return super().got(path, headers)
+
+    def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        return self.failed_line(line, 400, "InvalidParameter", "that is no temperature")
+
+    def lapsed_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        return self.failed_line(line, 429, "Throttling.RateQuota", "Requests rate limit exceeded.")
+
+    def failed_line(self, line: dict[str, Any], status: int, code: str, said: str) -> dict[str, Any]:
+        response = {"status_code": status, "request_id": "q", "body": None}
+        error = {"code": code, "message": said}
+        return {"id": "r", "custom_id": line["custom_id"], "response": response, "error": error}
+
+
+class MoonshotStandIn(BatchStandIn):
+    """https://platform.kimi.ai/docs/api/batch-create and https://platform.kimi.com/docs/guide/use-batch-api.
+
+    What a line of the error file is isn't documented: it's as at OpenAI.
+    """
+
+    wire_of_chats = MOONSHOT
+    prefix = "/v1"
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        assert set(given) <= {"input_file_id", "endpoint", "completion_window", "metadata"}, given
+        assert given["completion_window"] in {"12h", "24h", "1d", "3d", "7d"}
+        assert all(len(name) <= 64 and len(value) <= 512 for name, value in given.get("metadata", {}).items())
+        lines = self.lines(given)
+        check_lines(self.wire, lines, given["endpoint"], "/v1/chat/completions")
+        assert not any("n" in line["body"] for line in lines)
+
+
+class ZAIStandIn(BatchStandIn):
+    """zai-sdk 0.2, api_resource/batch/batches.py, and what the API answered to its tests: times in milliseconds, no
+    counts at first. https://docs.bigmodel.cn/cn/guide/tools/batch has the lines. No file's name is shown.
+    """
+
+    wire_of_chats = ZAI
+    prefix = "/api/paas/v4"
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        assert set(given) <= {"input_file_id", "endpoint", "metadata", "auto_delete_input_file"}, given
+        assert given["auto_delete_input_file"] is False
+        check_lines(self.wire, self.lines(given), given["endpoint"], "/v4/chat/completions")
+
+    def shown(self, job: Job) -> dict[str, Any]:
+        waits = job.status in {"validating", "in_progress"} and not job.output
+        counts = {"request_counts": dict.fromkeys(("total", "completed", "failed"))} if waits else {}
+        return {
+            **super().shown(job),
+            "created_at": 1000 * job.created,
+            "completed_at": 1000 * (job.created + 60) if job.output else None,
+            "output_file_id": job.output,
+            "error_file_id": job.errors,
+            **counts,
+        }
+
+    def got(self, path: str, headers: Any) -> Reply:
+        if re.search(r"/files/[^/]+$", path):
+            return self._refused(404, f"no such address: {path}")
+        return super().got(path, headers)
+
+    def answered_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        body = self.wire.answer(line["body"], self.saying)
+        del body["object"]
+        return {"response": {"status_code": 200, "body": body}, "custom_id": line["custom_id"], "id": "batch_1"}
+
+    def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        body = {"error": {"code": "1210", "message": "that is no temperature"}}
+        return {"response": {"status_code": 400, "body": body}, "custom_id": line["custom_id"], "id": "batch_1"}
+
+
+class NebiusStandIn(BatchStandIn):
+    """https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference, and its reference of batches."""
+
+    wire_of_chats = NEBIUS
+    prefix = "/v1"
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        known = {"endpoint", "input_file_id", "completion_window", "override_settings", "metadata"}
+        assert set(given) <= known, given
+        assert given["completion_window"] == "24h"
+        check_lines(self.wire, self.lines(given), given["endpoint"], "/v1/chat/completions")
+
+
+def check_lines(wire: Wire, lines: list[dict[str, Any]], endpoint: str, place: str) -> None:
+    """Of lines in OpenAI's form: all go to the one place, with one model, each with an id of its own."""
+    assert {endpoint, *(line["url"] for line in lines)} == {place}
+    assert len({line["custom_id"] for line in lines}) == len(lines)
+    assert len({line["body"]["model"] for line in lines}) == 1
+    for line in lines:
+        assert set(line) == {"custom_id", "method", "url", "body"}
+        assert line["method"] == "POST"
+        wire.check(line["body"])
 
 
 class ResponsesStandIn(BatchStandIn):
@@ -689,6 +828,248 @@ class XAIStandIn(BatchStandIn):
     def lapsed_line(self, line: dict[str, Any]) -> dict[str, Any]:
         error = {"code": 1, "message": "The batch was cancelled."}
         return {"batch_request_id": line["custom_id"], "batch_result": {"response": None, "error": error}}
+
+
+class FireworksStandIn(BatchStandIn):
+    """fireworks-ai 1.2, resources/datasets.py and batch_inference_jobs.py: names that the client chooses, datasets in
+    place of files, results in a store, and no call to cancel. What a line of `error-data` is isn't documented.
+    """
+
+    wire_of_chats = FIREWORKS
+    prefix = "/inference/v1"
+    account = "/v1/accounts/mine"
+    first = "JOB_STATE_CREATING"
+    fields: ClassVar[dict[str, Any]] = {"account_id": "mine"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: set[str] = set()
+        self.failures: dict[str, bytes] = {}
+
+    def reply(self, path: str, headers: Any, content: bytes) -> Reply:
+        if headers.get("Authorization") != f"Bearer {KEY}":
+            return self._refused(403, "The API key you provided is invalid.")
+        split = urlsplit(path.removeprefix(self.account))
+        if split.path == "/datasets":
+            return self.make_dataset(json.loads(content))
+        if match := re.fullmatch(r"/datasets/([^/:]+):upload", split.path):
+            parts = multipart(headers["Content-Type"], content)
+            assert set(parts) == {"file"}
+            self.files[match[1]].content, self.files[match[1]].fields["state"] = parts["file"][1], "READY"
+            return self.said({"id": match[1], "filename": parts["file"][0], "object": "file"})
+        if split.path == "/batchInferenceJobs":
+            (job_id,) = parse_qs(split.query)["batchInferenceJobId"]
+            if any(job.id == job_id for job in self.batches):
+                return self._refused(409, f"batch inference job {job_id} already exists")
+            return self.create({**json.loads(content), "id": job_id})
+        return self._refused(404, f"no such address: {path}")
+
+    @property
+    def store(self) -> str:
+        return f"{self.root}/store"
+
+    def make_dataset(self, given: dict[str, Any]) -> Reply:
+        assert set(given) <= {"dataset", "datasetId", "sourceDatasetId"}, given
+        assert set(given["dataset"]) <= {"displayName", "exampleCount", "format", "userUploaded"}, given
+        assert re.fullmatch(r"[a-z][a-z0-9-]{0,62}", given["datasetId"])
+        if given["datasetId"] in self.files:
+            return self._refused(409, "dataset already exists")
+        created = {"createTime": "2023-11-14T22:00:00.123456Z"}
+        self.files[given["datasetId"]] = File("", b"", {**given["dataset"], **created, "state": "UPLOADING"})
+        return self.said(self.dataset(given["datasetId"]))
+
+    def dataset(self, dataset: str) -> dict[str, Any]:
+        fields = self.files[dataset].fields
+        return {"name": f"accounts/mine/datasets/{dataset}", "state": fields.get("state", "READY"), **fields}
+
+    def create(self, given: dict[str, Any]) -> Reply:
+        self.check_job(given)
+        job = Job(given["id"], 1_700_000_000 + len(self.batches), given, self.first)
+        job.counts = (len(self.lines(given)), 0, 0)
+        self.batches.append(job)
+        return self.said(self.shown(job))
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        known = {"continuedFromJobName", "displayName", "inferenceParameters", "inputDatasetId", "model"}
+        assert set(given) <= known | {"outputDatasetId", "precision", "id"}, given
+        assert given["model"] == "m"
+        dataset = self.files[given["inputDatasetId"].rpartition("/")[2]]
+        assert dataset.fields["exampleCount"] == str(len(self.lines(given)))
+        for line in self.lines(given):
+            assert set(line) == {"custom_id", "body"}
+            assert "model" not in line["body"]
+            self.wire.check(line["body"])
+
+    def lines(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        return super().lines({"input_file_id": given["inputDatasetId"].rpartition("/")[2]})
+
+    def shown(self, job: Job) -> dict[str, Any]:
+        total, answered, refused = job.counts
+        code = "INVALID_ARGUMENT" if job.failed else "OK"
+        return {
+            "name": f"accounts/mine/batchInferenceJobs/{job.id}",
+            "createTime": f"2023-11-14T22:{(job.created - 1_700_000_000) % 60:02d}:00.123456Z",
+            "state": job.status,
+            "status": {"code": code, "message": job.failed},
+            **{name: job.given.get(name) for name in ("model", "inputDatasetId", "outputDatasetId")},
+            "jobProgress": {
+                "totalInputRequests": total,
+                "totalProcessedRequests": answered + refused,
+                "successfullyProcessedRequests": answered,
+                "failedRequests": refused,
+            },
+        }
+
+    def got(self, path: str, headers: Any) -> Reply:
+        split = urlsplit(path.removeprefix(self.account))
+        query = {name: values[0] for name, values in parse_qs(split.query).items()}
+        if match := re.fullmatch(r"/store/([^/]+)/(BIJOutputSet.jsonl|error-data)", split.path):
+            assert "Authorization" not in headers, "the store was sent the key"
+            assert query["X-Goog-Signature"] == "s"
+            of_errors = match[2] == "error-data"
+            return 200, self.failures[match[1]] if of_errors else self.files[match[1]].content, {}
+        if headers.get("Authorization") != f"Bearer {KEY}":
+            return self._refused(403, "The API key you provided is invalid.")
+        if split.path == "/batchInferenceJobs":
+            return self.said(self.listed(query))
+        if match := re.fullmatch(r"/batchInferenceJobs/([^/]+)", split.path):
+            known = [job for job in self.batches if job.id == match[1] and job.id not in self.gone]
+            return self.said(self.shown(known[0])) if known else self._refused(404, "resource not found")
+        if match := re.fullmatch(r"/datasets/([^/:]+)(:getDownloadEndpoint)?", split.path):
+            if match[1] not in self.files:
+                return self._refused(404, "resource not found")
+            if not match[2]:
+                return self.said(self.dataset(match[1]))
+            names = {
+                name: f"{self.root}/store/{match[1]}/{name}?X-Goog-Signature=s"
+                for name in ("BIJOutputSet.jsonl", "error-data")
+            }
+            return self.said(
+                {"filenameToSignedUrls": {f"dataset/{match[1]}/{name}": url for name, url in names.items()}}
+            )
+        return self._refused(404, f"no such address: {path}")
+
+    def listed(self, query: dict[str, str]) -> Any:
+        assert set(query) <= {"filter", "orderBy", "pageSize", "pageToken", "readMask"}, query
+        there = [job for job in self.batches if job.id not in self.gone]
+        start = int(query.get("pageToken", 0))
+        end = start + min(200, int(query.get("pageSize", 50)))
+        token = {"nextPageToken": str(end)} if end < len(there) else {}
+        return {"batchInferenceJobs": [self.shown(job) for job in there[start:end]], "totalSize": len(there), **token}
+
+    def deleted(self, path: str, headers: Any) -> Reply:
+        kind, _, name = path.removeprefix(f"{self.account}/").partition("/")
+        if kind == "datasets" and name in self.files:
+            del self.files[name]
+            return self.said({})
+        if kind == "batchInferenceJobs" and name not in self.gone and any(job.id == name for job in self.batches):
+            self.gone.add(name)
+            self.cancelled += [name] if self.job(name).status == self.first else []
+            return self.said({})
+        return self._refused(404, "resource not found")
+
+    def end(self, job: Job, status: str, *, answered: int, refused: int = 0, lapsed: int = 0) -> None:
+        lines = self.lines(job.given)
+        errors = [self.refused_line(each) for each in lines[answered : answered + refused]]
+        errors += [self.lapsed_line(each) for each in lines[answered + refused : answered + refused + lapsed]]
+        dataset = job.given["outputDatasetId"].rpartition("/")[2]
+        self.files[dataset] = File("", jsonl([self.answered_line(each) for each in lines[:answered]]))
+        self.failures[dataset] = jsonl(errors)
+        job.status, job.counts = status, (len(lines), answered, refused + lapsed)
+
+    def answered_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "custom_id": line["custom_id"],
+            "response": self.wire.answer({"model": "m", **line["body"]}, self.saying),
+        }
+
+    def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": line["custom_id"], "error": {"code": 400, "message": "that is no temperature"}}
+
+    def lapsed_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": line["custom_id"], "error": {"code": 503, "message": "The service is busy."}}
+
+
+class OpenRouterStandIn(BatchStandIn):
+    """openrouter 1.3, components/batchsubmitbody.py and batchobject.py: no files, no metadata, no call to cancel."""
+
+    wire_of_chats = OPENROUTER
+    prefix = "/api/v1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: dict[str, list[dict[str, Any]]] = {}
+
+    def create(self, given: dict[str, Any]) -> Reply:
+        status, said, headers = super().create(given)
+        return 202 if status == 200 else status, said, headers
+
+    def check_job(self, given: dict[str, Any]) -> None:
+        # It's read as it comes.
+        assert list(given)[-1] == "requests"
+        assert set(given) <= {"endpoint", "model", "completion_window", "provider", "callback_url", "requests"}, given
+        assert (given["endpoint"], given["model"]) == ("/v1/chat/completions", "m")
+        assert set(given.get("provider", {})) <= {"only", "allow_fallbacks"}
+        assert len({line["custom_id"] for line in given["requests"]}) == len(given["requests"])
+        for line in given["requests"]:
+            assert set(line) == {"custom_id", "body"}
+            assert "provider" not in line["body"]
+            self.wire.check(line["body"])
+
+    def lines(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        return given["requests"]
+
+    def shown(self, job: Job) -> dict[str, Any]:
+        total, answered, refused = job.counts
+        ended = job.status in {"completed", "failed", "expired", "cancelled"}
+        return {
+            "id": job.id,
+            "object": "batch",
+            "status": job.status,
+            "created_at": job.created,
+            "endpoint": job.given["endpoint"],
+            "model": job.given["model"],
+            "provider": "OpenAI",
+            "completion_window": "24h",
+            "expires_at": None,
+            "finalized_at": job.created + 60 if ended else None,
+            "error": {"message": job.failed} if job.failed else None,
+            "request_counts": {"total": total, "completed": answered, "failed": refused},
+            "results": self.results.get(job.id) if ended else None,
+            "usage": None,
+        }
+
+    def listed(self, query: dict[str, str]) -> Any:
+        assert set(query) <= {"limit", "after", "status", "created_after", "created_before"}, query
+        page = super().listed(query)
+        data = [{**each, "results": None} for each in page["data"]]
+        return {**page, "data": data, "first_id": data and data[0]["id"], "last_id": data and data[-1]["id"]}
+
+    def deleted(self, path: str, headers: Any) -> Reply:
+        job = self.job(path.rpartition("/")[2])
+        if job.status not in {"completed", "failed", "expired", "cancelled"}:
+            return self._refused(409, "The batch has not reached a terminal status.")
+        self.results.pop(job.id, None)
+        return self.said({"id": job.id, "object": "batch", "deletion": {"openrouter": "deleted"}})
+
+    def end(self, job: Job, status: str, *, answered: int, refused: int = 0, lapsed: int = 0) -> None:
+        lines = self.lines(job.given)
+        results = [self.answered_line(each) for each in lines[:answered]]
+        results += [self.refused_line(each) for each in lines[answered : answered + refused]]
+        results += [self.lapsed_line(each) for each in lines[answered + refused : answered + refused + lapsed]]
+        self.results[job.id] = results
+        job.status, job.counts = status, (len(lines), answered, refused + lapsed)
+
+    def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        error = {"message": "that is no temperature", "type": "invalid_request_error", "param": "temperature"}
+        return self.failed_line(line, {**error, "error_type": "invalid_request"})
+
+    def lapsed_line(self, line: dict[str, Any]) -> dict[str, Any]:
+        error = {"message": "Provider returned error", "type": "api_error", "param": None}
+        return self.failed_line(line, {**error, "error_type": "provider_unavailable"})
+
+    def failed_line(self, line: dict[str, Any], error: dict[str, Any]) -> dict[str, Any]:
+        return {"id": "r", "custom_id": line["custom_id"], "response": None, "error": error}
 
 
 SECRET = "secret-of-an-account-that-is-none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from typing import Any, TypeAlias
 
@@ -289,10 +289,22 @@ def check_waits(adapter: Adapter, server: StandIn, waits: list[float]) -> None:
     assert any(wait >= 0.2 for wait in waits), waits
 
     waits.clear()
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=1.5), usegmt=True)
-    server.faults = [Fault(429, headers={"Retry-After": date})]
-    assert answered(adapter, server)["generations"] == ["Fine."]
-    assert any(wait >= 0.2 for wait in waits), waits
+    # A date has whole seconds: so has the clock that it's compared with.
+    now = datetime.now(UTC).replace(microsecond=0)
+    server.faults = [Fault(429, headers={"Retry-After": format_datetime(now + timedelta(seconds=1), usegmt=True)})]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("llms.reading.datetime", stopped_at(now))
+        assert answered(adapter, server)["generations"] == ["Fine."]
+    assert any(1.0 <= wait <= 1.1 for wait in waits), waits
+
+
+def stopped_at(time: datetime) -> type[datetime]:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return time.astimezone(tz)
+
+    return Stopped
 
 
 def check_registry(adapter: Adapter, server: StandIn) -> None:

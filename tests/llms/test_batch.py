@@ -132,7 +132,9 @@ def test_the_programs_of_the_seed_run_as_they_stand(provider: LocalProvider) -> 
 
 
 def test_block_until_done_polls_in_the_call(provider: LocalProvider, waits: list[float]) -> None:
-    provider.set(batch_manual=False, batch_seconds=0.3)
+    def end() -> None:
+        wait_for(lambda: waits, what="the first wait for the job")
+        provider.end_batch(provider.batches[0]["id"])
 
     llm = OpenAILLM(
         model="gpt-4o",
@@ -140,12 +142,13 @@ def test_block_until_done_polls_in_the_call(provider: LocalProvider, waits: list
         offline_batch_generation_block_until_done=1,  # poll for results every second
     )
     llm.load()
-    started = time.monotonic()
+    ending = threading.Thread(target=end)
+    ending.start()
     (output,) = llm.generate_outputs(inputs=[CAPITAL])
+    ending.join()
 
     assert output["generations"][0]
-    assert time.monotonic() - started > 0.3
-    assert waits in ([1], [1, 1])
+    assert set(waits) == {1}
 
 
 def test_all_later_calls_give_the_same_outputs_and_submit_nothing(provider: LocalProvider) -> None:
@@ -269,7 +272,7 @@ except OfflineBatchGenerationNotFinishedError as error:
 
 
 def test_a_cell_that_is_interrupted_while_its_job_is_created_and_run_again_pays_once(provider: LocalProvider) -> None:
-    provider.set(faults=[{"path": "/batches", "times": 1, "hang": 3}])
+    provider.set(faults=[{"path": "/batches", "times": 1, "hang": 15}])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-c", INTERRUPTED]
     with subprocess.Popen(

@@ -14,7 +14,7 @@ from llms import OpenAILLM
 from llms.batch import MARK, BatchResult, JobStatus
 from llms.local_provider import LocalProvider
 from llms.loop import run_sync
-from llms.providers.batch_dialects import ANY, GROQ, OPENAI, TOGETHER, BatchDialect, dialect_of
+from llms.providers.batch_dialects import ANY, GROQ, NEBIUS, OPENAI, TOGETHER, ZAI, BatchDialect, dialect_of
 from llms.providers.openai import seconds_of
 
 BY_NAME = {"openai": OPENAI, "groq": GROQ, "together": TOGETHER}
@@ -202,6 +202,9 @@ def test_where_requests_are_not_counted_the_share_that_is_done_is_told(
         ("https://api.groq.com/openai/v1", GROQ),
         ("https://api.together.xyz/v1", TOGETHER),
         ("https://api.together.ai/v1", TOGETHER),
+        ("https://api.z.ai/api/paas/v4", ZAI),
+        ("https://api.studio.nebius.ai/v1", NEBIUS),
+        ("https://api.tokenfactory.nebius.com/v1", NEBIUS),
         ("https://notopenai.com/v1", ANY),
         ("https://openai.com.example.org/v1", ANY),
         ("http://127.0.0.1:8000/v1", ANY),

@@ -220,7 +220,7 @@ def assert_sound_status(status: JobStatus) -> None:
     assert status.unknown <= (status.state == "waiting")
 
 
-@pytest.mark.parametrize("status", [None, 7, [], {"a": 1}, "paused"])
+@pytest.mark.parametrize("status", [None, 7, [], {"a": 1}, "hibernating"])
 def test_a_job_in_a_state_that_isnt_known_is_waited_for_and_that_is_told(status: Any) -> None:
     for read in (
         OpenAILLM(model="m")._status_from({**OPENAI_JOB, "status": status}),

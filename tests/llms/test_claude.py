@@ -9,6 +9,7 @@ import pytest
 
 from llms import AnthropicLLM
 from llms.providers.claude import version_of
+from tests.conftest import said
 from tests.scripted import Reply, Scripted, message
 
 CHAT: Any = [{"role": "user", "content": "What's the capital of Spain?"}]
@@ -112,7 +113,7 @@ def test_each_claude_gets_what_it_takes_at_once_and_each_change_is_told_once(
                 outputs,
             )
             assert len(server.asked) == 3
-        told = [record.getMessage() for record in caplog.records]
+        told = said(caplog, "llms.providers.anthropic")
         assert len(told) == len(set(told))
         as_given = refusal({**server.asked[0], **sent_as_given(parameters)}) == ""
         assert bool(told) != as_given, (model, told)

@@ -6,63 +6,40 @@ from collections.abc import Iterator
 
 import pytest
 
+import llms
 from llms.parameters import import_path
-from llms.providers.bedrock import BedrockLLM
-from llms.providers.cerebras import CerebrasLLM
-from llms.providers.cohere import CohereLLM
-from llms.providers.dashscope import DashScopeLLM
-from llms.providers.deepseek import DeepSeekLLM
-from llms.providers.fireworks import FireworksLLM
-from llms.providers.gemini import GeminiLLM
-from llms.providers.groq import GroqLLM
-from llms.providers.litellm import LiteLLM
-from llms.providers.llama_server import ClientLlamaCpp
-from llms.providers.lm_studio import ClientLMStudio
-from llms.providers.mistral import MistralLLM
-from llms.providers.moonshot import MoonshotLLM
-from llms.providers.nebius import NebiusLLM
-from llms.providers.ollama import OllamaLLM
-from llms.providers.openai_responses import OpenAIResponsesLLM
-from llms.providers.openrouter import OpenRouterLLM
-from llms.providers.perplexity import PerplexityLLM
-from llms.providers.sambanova import SambaNovaLLM
-from llms.providers.sglang_server import ClientSGLang
-from llms.providers.together import TogetherLLM
-from llms.providers.vertexai import VertexAILLM
-from llms.providers.vllm_server import ClientvLLM
-from llms.providers.xai import XAILLM
-from llms.providers.zai import ZAILLM
 from llms.registry import IN_TABS, LLM_VARIANTS
 from tests.llms import contract, wires
 from tests.llms.contract import Adapter, Check
 from tests.llms.wires import StandIn
 
 ADAPTERS = {
-    "openai responses": Adapter(OpenAIResponsesLLM, wires.RESPONSES, "OPENAI_API_KEY", "/v1"),
-    "mistral": Adapter(MistralLLM, wires.MISTRAL, "MISTRAL_API_KEY", "/v1"),
-    "groq": Adapter(GroqLLM, wires.GROQ, "GROQ_API_KEY"),
-    "together": Adapter(TogetherLLM, wires.TOGETHER, "TOGETHER_API_KEY", "/v1"),
-    "ollama": Adapter(OllamaLLM, wires.OLLAMA),
-    "openrouter": Adapter(OpenRouterLLM, wires.OPENROUTER, "OPENROUTER_API_KEY", "/api/v1"),
-    "deepseek": Adapter(DeepSeekLLM, wires.DEEPSEEK, "DEEPSEEK_API_KEY"),
-    "fireworks": Adapter(FireworksLLM, wires.FIREWORKS, "FIREWORKS_API_KEY"),
-    "xai": Adapter(XAILLM, wires.XAI, "XAI_API_KEY", "/v1"),
-    "cerebras": Adapter(CerebrasLLM, wires.CEREBRAS, "CEREBRAS_API_KEY"),
-    "perplexity": Adapter(PerplexityLLM, wires.PERPLEXITY, "PERPLEXITY_API_KEY"),
-    "dashscope": Adapter(DashScopeLLM, wires.DASHSCOPE, "DASHSCOPE_API_KEY", "/compatible-mode/v1"),
-    "moonshot": Adapter(MoonshotLLM, wires.MOONSHOT, "MOONSHOT_API_KEY", "/v1"),
-    "zai": Adapter(ZAILLM, wires.ZAI, "ZAI_API_KEY", "/api/paas/v4"),
-    "nebius": Adapter(NebiusLLM, wires.NEBIUS, "NEBIUS_API_KEY", "/v1"),
-    "sambanova": Adapter(SambaNovaLLM, wires.SAMBANOVA, "SAMBANOVA_API_KEY", "/v1"),
-    "gemini": Adapter(GeminiLLM, wires.GEMINI, "GOOGLE_API_KEY"),
-    "vertexai": Adapter(VertexAILLM, wires.VERTEX),
-    "cohere": Adapter(CohereLLM, wires.COHERE, "CO_API_KEY"),
-    "bedrock": Adapter(BedrockLLM, wires.BEDROCK, "AWS_BEARER_TOKEN_BEDROCK", fields={"region": "us-east-1"}),
-    "litellm": Adapter(LiteLLM, wires.LITELLM, base="/v1", fields={"model": "openai/m"}, needs="litellm"),
-    "vllm server": Adapter(ClientvLLM, wires.VLLM),
-    "sglang server": Adapter(ClientSGLang, wires.SGLANG),
-    "llama server": Adapter(ClientLlamaCpp, wires.LLAMA_SERVER),
-    "lm studio": Adapter(ClientLMStudio, wires.LM_STUDIO),
+    "openai responses": Adapter(llms.OpenAIResponsesLLM, wires.RESPONSES, "OPENAI_API_KEY", "/v1"),
+    "mistral": Adapter(llms.MistralLLM, wires.MISTRAL, "MISTRAL_API_KEY", "/v1"),
+    "groq": Adapter(llms.GroqLLM, wires.GROQ, "GROQ_API_KEY"),
+    "together": Adapter(llms.TogetherLLM, wires.TOGETHER, "TOGETHER_API_KEY", "/v1"),
+    "ollama": Adapter(llms.OllamaLLM, wires.OLLAMA),
+    "openrouter": Adapter(llms.OpenRouterLLM, wires.OPENROUTER, "OPENROUTER_API_KEY", "/api/v1"),
+    "deepseek": Adapter(llms.DeepSeekLLM, wires.DEEPSEEK, "DEEPSEEK_API_KEY"),
+    "fireworks": Adapter(llms.FireworksLLM, wires.FIREWORKS, "FIREWORKS_API_KEY", "/inference"),
+    "xai": Adapter(llms.XAILLM, wires.XAI, "XAI_API_KEY", "/v1"),
+    "cerebras": Adapter(llms.CerebrasLLM, wires.CEREBRAS, "CEREBRAS_API_KEY"),
+    "perplexity": Adapter(llms.PerplexityLLM, wires.PERPLEXITY, "PERPLEXITY_API_KEY"),
+    "dashscope": Adapter(llms.DashScopeLLM, wires.DASHSCOPE, "DASHSCOPE_API_KEY", "/compatible-mode/v1"),
+    "moonshot": Adapter(llms.MoonshotLLM, wires.MOONSHOT, "MOONSHOT_API_KEY", "/v1"),
+    "zai": Adapter(llms.ZAILLM, wires.ZAI, "ZAI_API_KEY", "/api/paas/v4"),
+    "nebius": Adapter(llms.NebiusLLM, wires.NEBIUS, "NEBIUS_API_KEY", "/v1"),
+    "deepinfra": Adapter(llms.DeepInfraLLM, wires.DEEPINFRA, "DEEPINFRA_TOKEN", "/v1/openai"),
+    "sambanova": Adapter(llms.SambaNovaLLM, wires.SAMBANOVA, "SAMBANOVA_API_KEY", "/v1"),
+    "gemini": Adapter(llms.GeminiLLM, wires.GEMINI, "GOOGLE_API_KEY"),
+    "vertexai": Adapter(llms.VertexAILLM, wires.VERTEX),
+    "cohere": Adapter(llms.CohereLLM, wires.COHERE, "CO_API_KEY"),
+    "bedrock": Adapter(llms.BedrockLLM, wires.BEDROCK, "AWS_BEARER_TOKEN_BEDROCK", fields={"region": "us-east-1"}),
+    "litellm": Adapter(llms.LiteLLM, wires.LITELLM, base="/v1", fields={"model": "openai/m"}, needs="litellm"),
+    "vllm server": Adapter(llms.ClientvLLM, wires.VLLM),
+    "sglang server": Adapter(llms.ClientSGLang, wires.SGLANG),
+    "llama server": Adapter(llms.ClientLlamaCpp, wires.LLAMA_SERVER),
+    "lm studio": Adapter(llms.ClientLMStudio, wires.LM_STUDIO),
 }
 adapters = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 
@@ -109,7 +86,8 @@ def test_its_key_comes_from_the_providers_variable(adapter: Adapter, monkeypatch
 
 
 def test_every_adapter_that_goes_by_its_name_is_among_them() -> None:
-    """Those with a tab of their own in forms have tests of their own."""
-    named = {tag: path for tag, path in LLM_VARIANTS.ours.items() if tag not in IN_TABS}
+    """Those with a tab of their own in forms have tests of their own, and engines on this machine have no wire."""
+    engines = {"transformers", "vllm", "mlx", "llama-cpp"}
+    named = {tag: path for tag, path in LLM_VARIANTS.ours.items() if tag not in {*IN_TABS, *engines}}
 
     assert {import_path(adapter.kind) for adapter in ADAPTERS.values()} == set(named.values())

@@ -22,7 +22,14 @@ from llms import (
     ParameterError,
 )
 from llms.base import LLM
-from llms.credentials import ADDRESSES_VARIABLE, Credentials, is_local, origin, use_credentials_store
+from llms.credentials import (
+    ADDRESSES_VARIABLE,
+    Credentials,
+    _say_withheld,
+    is_local,
+    origin,
+    use_credentials_store,
+)
 from llms.errors import AuthenticationError
 from llms.loop import run_sync
 from llms.providers.gemini import GeminiLLM
@@ -46,6 +53,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("llms.credentials._in_code", set())
     monkeypatch.setattr("llms.credentials._store", None)
+    # It's said once of each address, and a server may have one of an earlier test's.
+    _say_withheld.cache_clear()
     yield
 
 

@@ -5,6 +5,7 @@ The prices beside each are those of the provider's page, in dollars for a millio
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from flows.store.shards import Work, work_of
 from flows.store.storage import Storage
 from llms import (
     XAILLM,
+    ZAILLM,
     AnthropicLLM,
     AzureOpenAILLM,
     BedrockLLM,
@@ -226,6 +228,10 @@ INVOICES: list[tuple[str, ServiceLLM, dict[str, Any], bool, float, bool]] = [
         0.36 + 0.06 + 0.5,
         False,
     ),
+    # 0.95 and 4.00, of which a batch costs three fifths.
+    ("Moonshot, batch", MoonshotLLM(model="kimi-k2.6"), chat(plain(1000, 200)), True, 0.6 * (0.95 + 0.8), True),
+    # 0.69 for both
+    ("Z.ai, batch", ZAILLM(model="glm-4-plus", region="china"), chat(plain(1000, 200)), True, 0.5 * 0.828, True),
     # Its fee for a search is in what it says.
     (
         "Perplexity",
@@ -251,8 +257,16 @@ INVOICES: list[tuple[str, ServiceLLM, dict[str, Any], bool, float, bool]] = [
     ("llm", "answer", "batch", "dollars", "assumed"), [pytest.param(*rest, id=name) for name, *rest in INVOICES]
 )
 def test_the_reports_dollars_are_those_of_the_invoice(
-    llm: ServiceLLM, answer: dict[str, Any], batch: bool, dollars: float, assumed: bool
+    llm: ServiceLLM,
+    answer: dict[str, Any],
+    batch: bool,
+    dollars: float,
+    assumed: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # At eight in the morning, UTC: DeepSeek's nights are cheaper.
+    today = time.time() // 86_400 * 86_400
+    monkeypatch.setattr("time.time", lambda: today + 8 * 3600)
     path = RESPONSES if isinstance(llm, OpenAIResponsesLLM) else CHAT
     tokens = tokens_of(llm, llm.output_from(answer, path, {}), batched=batch)
     run = Run("run", "run:1", Storage("memory://invoices"))

@@ -38,7 +38,7 @@ from llms.limits import (
 )
 from llms.local_provider import LocalProvider
 from llms.outages import LONGEST_PAUSE
-from tests.conftest import LONGEST, wait_for
+from tests.conftest import LONGEST, free_port, wait_for
 from tests.virtual_time import in_virtual_time
 
 
@@ -149,15 +149,23 @@ def test_answers_of_before_speak_only_once_for_a_provider_that_refuses_everythin
 
 
 def test_never_more_than_the_ceiling_are_under_way() -> None:
-    with LocalProvider(latency=0.01) as provider:
+    with LocalProvider(port=free_port(), latency=LONGEST) as provider:
         llm = OpenAILLM(model="m", base_url=provider.base_url, max_concurrent_requests=5)
-        llm.generate_outputs(inputs=chats(60))
+        asking = threading.Thread(target=llm.generate_outputs, args=[chats(60)])
+        asking.start()
+        wait_for(lambda: provider.stats.in_flight >= 5, what="as many as may be")
+        # Those that are under way are cut off, and come again to a server that answers at once.
+        provider.set(latency=0.0)
+        provider.stop()
+        provider.start()
+        asking.join()
 
         assert provider.stats.max_in_flight == 5
+        assert provider.stats.count("/chat/completions", 200) == 60
 
 
 def test_a_server_that_allows_it_gets_the_ceiling() -> None:
-    with LocalProvider() as provider:
+    with LocalProvider(port=free_port()) as provider:
         llm = OpenAILLM(model="m", base_url=provider.base_url, max_concurrent_requests=80, max_retries=0)
         llm.generate_outputs(inputs=chats(200))
         provider.set(latency=LONGEST)
@@ -252,12 +260,12 @@ def test_places_are_never_lost_and_never_made(steps: list[str]) -> None:
 def test_a_cancelled_request_gives_its_place_back() -> None:
     async def main() -> None:
         limiter = Limiter(ceiling=1)
-        request = asyncio.create_task(send(lambda: asyncio.sleep(10), limiter, 0))
+        request = asyncio.create_task(send(lambda: asyncio.sleep(LONGEST), limiter, 0))
         waiter = asyncio.create_task(send(lambda: asyncio.sleep(0, "answer"), limiter, 0))
         await settled()
         request.cancel()
 
-        assert await asyncio.wait_for(waiter, 1) == "answer"
+        assert await asyncio.wait_for(waiter, LONGEST) == "answer"
         assert limiter.in_flight == 0
 
     asyncio.run(main())
@@ -449,11 +457,16 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick_probes")
 @pytest.mark.parametrize("how", ["stopped", "down"])
 def test_a_provider_that_goes_away_is_waited_for_and_no_row_is_lost(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    with LocalProvider(latency=0.01) as provider, caplog.at_level(logging.WARNING, "llms.outages"):
+    with LocalProvider(port=free_port(), latency=0.01) as provider, caplog.at_level(logging.WARNING, "llms.outages"):
         llm = OpenAILLM(model="m", base_url=provider.base_url, max_retries=3, max_concurrent_requests=20)
         llm.generate_outputs(chats(1))
         provider.stop() if how == "stopped" else provider.set(up=False)
-        back = threading.Timer(1.0, provider.start if how == "stopped" else lambda: provider.set(up=True))
+
+        def come_back() -> None:
+            wait_for(lambda: "doesn't answer" in caplog.text, what="the word that it's away")
+            provider.start() if how == "stopped" else provider.set(up=True)
+
+        back = threading.Thread(target=come_back)
         back.start()
         outputs = llm.generate_outputs(chats(100))
         back.join()

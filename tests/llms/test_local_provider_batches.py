@@ -10,12 +10,12 @@ from openai import OpenAI
 from openai.types import Batch
 
 from llms.local_provider import ApiError, LocalProvider
-from tests.conftest import LONGEST
+from tests.conftest import LONGEST, free_port
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalProvider]:
-    with LocalProvider(batch_seconds=0.05) as provider:
+    with LocalProvider(port=free_port(), batch_seconds=0.05) as provider:
         yield provider
 
 
@@ -256,11 +256,11 @@ class TestOrderedEnds:
 
 
 def test_thousands_of_requests_pass_while_other_requests_are_answered(client: OpenAI) -> None:
-    batch = create(client, [line(n) for n in range(5_000)])
+    batch = create(client, [line(n) for n in range(20_000)])
     answered = 0
     while batch.status != "completed":
         batch = client.batches.retrieve(batch.id)
         answered += batch.status != "completed"
         time.sleep(0.01)
-    assert batch.request_counts.completed == 5_000
+    assert batch.request_counts.completed == 20_000
     assert answered > 3

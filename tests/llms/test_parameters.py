@@ -22,7 +22,7 @@ from llms import (
     ParameterError,
     RuntimeParameter,
 )
-from llms.parameters import Aside, Configurable, argument_descriptions, short, signature_model
+from llms.parameters import Configurable, Unasked, argument_descriptions, short, signature_model
 from llms.registry import IN_TABS, LLM_VARIANTS
 from llms.typing import GenerateOutput
 
@@ -38,7 +38,7 @@ class Outer(Configurable):
     share: Annotated[float, Field(ge=0, le=1, description="Of all.")] = 0.5
     note: RuntimeParameter[str]
     items: list[int] = []
-    speed: Annotated[int, Aside()] = 3
+    speed: Annotated[int, Unasked()] = 3
     key: Annotated[SecretStr | None, Field(exclude=True)] = None
 
 
@@ -283,8 +283,9 @@ def test_the_form_of_a_field_shows_tabs_of_the_first_providers_and_takes_the_oth
     ]
     other = {"model": "m", "generation_kwargs": {"temperature": 1.0}}
     for provider in LLM_VARIANTS.behind:
-        assert not validate({"provider": provider, **other}, schema)
-        assert TypeAdapter(AnyLLM).validate_python({"provider": provider, **other}).model_name == "m"
+        given = {"provider": provider, **other, **({"model_path": "m.gguf"} if provider == "llama-cpp" else {})}
+        assert not validate(given, schema)
+        assert TypeAdapter(AnyLLM).validate_python(given).model_name == "m"
     assert validate({"provider": "mistrall", **other}, schema)
 
 

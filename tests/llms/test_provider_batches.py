@@ -6,35 +6,60 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from llms.batch import MARK, BatchResult, JobStatus, OfflineBatchLLM
-from llms.errors import IncompleteResultsError
+from llms.batch import MARK, BatchResult, JobStatus, OfflineBatchLLM, mark_of
+from llms.errors import (
+    AuthenticationError,
+    BadRequestError,
+    IncompleteResultsError,
+    LLMError,
+    ModelNotFoundError,
+    OverloadedError,
+    UndecidedJobError,
+)
 from llms.loop import run_sync
+from llms.providers.batch_dialects import dialect_of
 from llms.providers.bedrock import BedrockLLM
+from llms.providers.dashscope import DashScopeLLM
+from llms.providers.fireworks import FireworksLLM
 from llms.providers.gemini import GeminiLLM
 from llms.providers.google import GoogleLLM
 from llms.providers.groq import GroqLLM
 from llms.providers.mistral import MistralLLM
+from llms.providers.moonshot import MoonshotLLM
+from llms.providers.nebius import NebiusLLM
 from llms.providers.openai_responses import OpenAIResponsesLLM
+from llms.providers.openrouter import OpenRouterLLM
 from llms.providers.together import TogetherLLM
 from llms.providers.vertexai import VertexAILLM
 from llms.providers.xai import XAILLM
+from llms.providers.zai import ZAILLM
+from llms.secrets import MASK, masked
+from tests.llms import contract
 from tests.llms.batch_wires import (
     BatchStandIn,
     BedrockStandIn,
+    DashScopeStandIn,
+    FireworksStandIn,
     GeminiStandIn,
     Job,
     MistralStandIn,
+    MoonshotStandIn,
+    NebiusStandIn,
+    OpenRouterStandIn,
     ResponsesStandIn,
     TogetherStandIn,
     VertexStandIn,
     XAIStandIn,
+    ZAIStandIn,
 )
-from tests.llms.wires import KEY
+from tests.llms.test_contract import ADAPTERS
+from tests.llms.wires import KEY, StandIn
 
 
 @dataclass(frozen=True)
@@ -105,6 +130,15 @@ XAI_STATES = {
     **dict.fromkeys(("completed", "cancelled"), "ended"),
     "failed": "failed",
 }
+FIREWORKS_WAITING = (
+    *("UNSPECIFIED", "CREATING", "RUNNING", "DELETING", "WRITING_RESULTS", "VALIDATING", "DELETING_CLEANING_UP"),
+    *("PENDING", "RE_QUEUEING", "CREATING_INPUT_DATASET", "IDLE", "CANCELLING", "PAUSED", "OF_NEXT_YEAR"),
+)
+FIREWORKS_STATES = {
+    **{f"JOB_STATE_{word}": "waiting" for word in FIREWORKS_WAITING},
+    **{f"JOB_STATE_{word}": "ended" for word in ("COMPLETED", "CANCELLED", "EXPIRED", "EARLY_STOPPED")},
+    "JOB_STATE_FAILED": "failed",
+}
 APIS = {
     "openai responses": Api(OpenAIResponsesLLM, ResponsesStandIn, OPENAI_STATES, "completed", "expired"),
     "groq": Api(GroqLLM, BatchStandIn, OPENAI_STATES, "completed", "expired"),
@@ -114,7 +148,20 @@ APIS = {
         GeminiLLM, GeminiStandIn, GEMINI_STATES, "BATCH_STATE_SUCCEEDED", "BATCH_STATE_EXPIRED", "OverloadedError"
     ),
     "bedrock": Api(BedrockLLM, BedrockStandIn, BEDROCK_STATES, "Completed", "PartiallyCompleted", "OverloadedError"),
+    "fireworks": Api(
+        FireworksLLM,
+        FireworksStandIn,
+        FIREWORKS_STATES,
+        "JOB_STATE_COMPLETED",
+        "JOB_STATE_EXPIRED",
+        "OverloadedError",
+    ),
+    "openrouter": Api(OpenRouterLLM, OpenRouterStandIn, OPENAI_STATES, "completed", "expired", "OverloadedError"),
     "xai": Api(XAILLM, XAIStandIn, XAI_STATES, "completed", "cancelled"),
+    "dashscope": Api(DashScopeLLM, DashScopeStandIn, OPENAI_STATES, "completed", "expired", "RateLimitError"),
+    "moonshot": Api(MoonshotLLM, MoonshotStandIn, OPENAI_STATES, "completed", "expired"),
+    "zai": Api(ZAILLM, ZAIStandIn, OPENAI_STATES, "completed", "expired"),
+    "nebius": Api(NebiusLLM, NebiusStandIn, OPENAI_STATES, "completed", "expired"),
     "vertexai": Api(
         VertexAILLM, VertexStandIn, VERTEX_STATES, "JOB_STATE_SUCCEEDED", "JOB_STATE_EXPIRED", "OverloadedError"
     ),
@@ -147,8 +194,18 @@ def submitted(llm: OfflineBatchLLM, count: int = 1, mark: str = "", first: int =
             assert writer.add(llm.batch_request(str(number), chat, 1)) is None
         (file,) = writer.rest()
         if mark:
+            # As if it had been begun with this one, which every `custom_id` carries a part of.
+            written = file.path.read_bytes()
+            file.path.write_bytes(written.replace(mark_of(file.intent).encode(), mark_of(mark).encode()))
             file.intent = mark
         return run_sync(llm.create_job(file, {MARK: mark} if mark else {}))
+
+
+def ended_where_results_show_whose_they_are(server: BatchStandIn) -> None:
+    """OpenRouter's jobs show it by these alone."""
+    if isinstance(server, OpenRouterStandIn):
+        for job in server.batches:
+            server.end(job, "completed", answered=len(server.lines(job.given)))
 
 
 def results_of(llm: OfflineBatchLLM, job_id: str) -> dict[str, BatchResult]:
@@ -210,6 +267,7 @@ def test_a_job_is_found_by_its_mark_and_no_other_one(api: Api, server: BatchStan
     llm = llm_at(api, server)
     marks = [f"{letter * 32}" for letter in "abc"]
     jobs = {mark: submitted(llm, 1, mark, number).id for number, mark in enumerate(marks)}
+    ended_where_results_show_whose_they_are(server)
 
     for mark, job_id in jobs.items():
         found = run_sync(llm.find_job(mark, 0, {}))
@@ -225,12 +283,14 @@ def test_a_job_that_is_not_on_the_first_page_is_found(api: Api, server: BatchSta
         # Its list has no pages.
         return
     foreign = server.keep("foreign", b'{"custom_id": "of-another-program", "body": {}}\n')
-    unnamed: dict[str, Any] = {"metadata": {}, "input_file_id": foreign, "name": "another's"}
+    requests: list[Any] = [{"custom_id": "of-another-program", "body": {}}]
+    unnamed: dict[str, Any] = {"metadata": {}, "input_file_id": foreign, "name": "another's", "requests": requests}
     given = {**server.job(job.id).given, **unnamed, "displayName": "another's", "jobName": f"another-{'a' * 32}"}
     others = [Job(f"other-{number}", 1_700_000_001, given, "x") for number in range(150)]
     in_order = api.kind is XAILLM or issubclass(api.kind, GoogleLLM)
     # Whichever end its list begins at, the job is at the other one.
     server.batches[:] = [*others, *server.batches] if in_order else [*server.batches, *others]
+    ended_where_results_show_whose_they_are(server)
 
     found = run_sync(llm.find_job("a" * 32, 0, {}))
 
@@ -256,6 +316,9 @@ NOT_FOUND = {"error": {"code": 404, "message": "File not found: file-1", "status
 
 @pytest.mark.parametrize("status", [404, 400])
 def test_results_that_are_not_found_yet_are_waited_for(api: Api, status: int) -> None:
+    if api.kind is OpenRouterLLM:
+        # They come with the job.
+        return
     stand_in: Any = api.stand_in
 
     class Late(stand_in):
@@ -295,7 +358,7 @@ def test_a_file_that_isnt_known_right_after_its_upload_is_tried_again(
         refusals = 0
 
         def create(self, given: Any) -> Any:
-            if api.kind is not XAILLM and self.refusals < 2:
+            if api.kind not in {XAILLM, OpenRouterLLM} and self.refusals < 2:
                 self.refusals += 1
                 return status, json.dumps(NOT_FOUND).encode(), {}
             return super().create(given)
@@ -309,11 +372,17 @@ def test_a_job_is_cancelled_and_its_files_are_deleted(api: Api, server: BatchSta
     llm = llm_at(api, server)
     job = submitted(llm, 2)
 
-    run_sync(llm.cancel_job(job.id))
+    if api.kind is OpenRouterLLM:
+        with pytest.raises(LLMError, match="ends by itself, within 24 hours") as caught:
+            run_sync(llm.cancel_job(job.id))
+        # Another refusal says that a job has ended meanwhile.
+        assert type(caught.value) is LLMError
+    else:
+        run_sync(llm.cancel_job(job.id))
     server.end(server.job(job.id), api.done, answered=1, refused=1)
     run_sync(llm.delete_job(job.id))
 
-    assert server.cancelled == [job.id]
+    assert server.cancelled == ([] if api.kind is OpenRouterLLM else [job.id])
     assert server.files == {}
 
 
@@ -352,3 +421,233 @@ def test_mistral_forgets_a_job_that_is_deleted() -> None:
         run_sync(llm.delete_job(job.id))
 
         assert server.gone == [job.id]
+
+
+def test_fireworks_has_cancelled_a_job_that_is_gone_while_its_input_is_there_and_no_other_one() -> None:
+    with FireworksStandIn() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        job = submitted(llm, 2)
+        server.end(server.job(job.id), FireworksStandIn.first, answered=1)
+        run_sync(llm.cancel_job(job.id))
+
+        status = run_sync(llm.job_status(job.id))
+        assert (status.state, status.status) == ("ended", "cancelled")
+        assert set(results_of(llm, job.id)) == {"0"}
+        run_sync(llm.delete_job(job.id))
+        with pytest.raises(ModelNotFoundError):
+            run_sync(llm.job_status(job.id))
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_fireworks_has_not_cancelled_a_new_job_that_is_not_found_yet(made_here: bool) -> None:
+    with FireworksStandIn() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        job = submitted(llm)
+        if not made_here:
+            llm = llm_at(APIS["fireworks"], server)
+            server.files[job.id].fields["createTime"] = datetime.now(UTC).isoformat()
+        server.gone.add(job.id)
+
+        with pytest.raises(OverloadedError, match="isn't found, and may be yet"):
+            run_sync(llm.job_status(job.id))
+        with pytest.raises(OverloadedError, match="isn't found, and may be yet"):
+            results_of(llm, job.id)
+        server.gone.clear()
+        assert run_sync(llm.job_status(job.id)).state == "waiting"
+
+
+def test_fireworks_has_cancelled_a_new_job_that_this_process_told_to_stop() -> None:
+    with FireworksStandIn() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        job = submitted(llm)
+        server.files[job.id].fields["createTime"] = datetime.now(UTC).isoformat()
+        run_sync(llm.cancel_job(job.id))
+
+        assert run_sync(llm.job_status(job.id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("name", ["fireworks", "together"])
+def test_the_address_of_a_file_in_a_store_is_masked_as_long_as_it_is_used(name: str) -> None:
+    api = APIS[name]
+    used: dict[str, str] = {}
+
+    class Noting(api.stand_in):
+        def note(self, path: str) -> None:
+            if "/store/" in path:
+                used[f"{self.root}{path}"] = masked(f"{self.root}{path}")
+
+        def got(self, path: str, headers: Any) -> Any:
+            self.note(path)
+            return super().got(path, headers)
+
+        def put(self, path: str, headers: Any, content: bytes) -> Any:
+            self.note(path)
+            return super().put(path, headers, content)
+
+    with Noting() as server:
+        llm = llm_at(api, server)
+        job = submitted(llm)
+        server.end(server.job(job.id), api.done, answered=1)
+        assert set(results_of(llm, job.id)) == {"0"}
+
+    assert used and set(used.values()) == {MASK}
+    # A process that reads many of them doesn't look for each in all that is written from then on.
+    assert [masked(address) for address in used] == list(used)
+
+
+def test_fireworks_takes_a_cancelled_job_that_left_nothing_for_one_without_answers() -> None:
+    with FireworksStandIn() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        job = submitted(llm)
+        run_sync(llm.cancel_job(job.id))
+
+        assert results_of(llm, job.id) == {}
+
+
+def test_fireworks_makes_one_job_of_a_file_however_often_it_is_told_to() -> None:
+    with FireworksStandIn() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        with llm.job_writer() as writer:
+            writer.add(llm.batch_request("0", [{"role": "user", "content": "hi"}], 1))
+            (file,) = writer.rest()
+            first, second = (run_sync(llm.create_job(file, {})) for _ in range(2))
+
+        assert first.id == second.id
+        assert len(server.batches) == len(server.files) == 1
+
+
+def test_fireworks_batches_need_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = FireworksLLM(model="m", api_key=SecretStr(KEY), use_offline_batch_generation=True)
+    monkeypatch.delenv("FIREWORKS_ACCOUNT_ID", raising=False)
+    with pytest.raises(AuthenticationError, match="set FIREWORKS_ACCOUNT_ID"):
+        llm.load()
+
+    monkeypatch.setenv("FIREWORKS_ACCOUNT_ID", "mine")
+    llm.load()
+
+
+def test_an_open_batch_at_openrouter_may_be_the_one_that_is_looked_for() -> None:
+    with OpenRouterStandIn() as server:
+        llm = llm_at(APIS["openrouter"], server)
+        job = submitted(llm, 1, "a" * 32)
+        with pytest.raises(UndecidedJobError, match=job.id):
+            run_sync(llm.find_job("a" * 32, 0, {"requests": 1}))
+
+        # One with another number of requests can't be it.
+        assert run_sync(llm.find_job("a" * 32, 0, {"requests": 2})) is None
+
+
+def test_a_batch_at_openrouter_goes_to_the_providers_that_may_answer() -> None:
+    with OpenRouterStandIn() as server:
+        job = submitted(llm_at(APIS["openrouter"], server, routing={"only": ["openai"]}))
+
+        assert server.job(job.id).given["provider"] == {"only": ["openai"]}
+
+
+def test_a_batch_at_openrouter_refuses_what_goes_online_alone_before_it_is_sent() -> None:
+    with OpenRouterStandIn() as server:
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+        chat: Any = [{"role": "user", "content": [image]}]
+        with pytest.raises(BadRequestError, match="images by their http address"):
+            llm_at(APIS["openrouter"], server).batch_request("0", chat, 1)
+        with pytest.raises(BadRequestError, match="got \\['sort'\\] too"):
+            submitted(llm_at(APIS["openrouter"], server, routing={"sort": "price"}))
+
+        assert server.batches == []
+
+
+@pytest.mark.parametrize("extra", [{"provider": {"data_collection": "deny"}}, {"model": "another"}])
+def test_a_batch_at_openrouter_refuses_another_provider_or_model_for_single_requests(extra: dict[str, Any]) -> None:
+    with OpenRouterStandIn() as server:
+        with pytest.raises(BadRequestError, match=r"is sent to one model and by one `routing`, got \['\w+'\] in"):
+            submitted(llm_at(APIS["openrouter"], server, generation_kwargs={"extra_body": extra}))
+
+        assert server.batches == []
+
+
+@pytest.mark.parametrize("name", ["dashscope", "moonshot", "zai", "nebius"])
+def test_a_line_holds_what_is_sent_online(name: str) -> None:
+    adapter = ADAPTERS[name]
+    with StandIn(adapter.wire) as server:
+        for parameter in contract.known_parameters(adapter):
+            given = {parameter: contract.sample(adapter, parameter)}
+            server.asked.clear()
+            contract.answered(adapter, server, given=(contract.CHAT, contract.SCHEMA), **given)
+            llm: Any = adapter.at(server, use_offline_batch_generation=True, generation_kwargs=given)
+            request = llm.batch_request("0", (contract.CHAT, contract.SCHEMA), 1)
+
+            assert request.body == server.body, parameter
+            assert json.loads(llm.batch_line(request))["body"] == server.body
+
+
+def test_a_job_at_dashscope_is_found_by_its_file_where_lists_show_no_metadata() -> None:
+    class Short(DashScopeStandIn):
+        def listed(self, query: dict[str, str]) -> Any:
+            page = super().listed(query)
+            return {**page, "data": [{**each, "metadata": {}} for each in page["data"]]}
+
+    with Short() as server:
+        llm = llm_at(APIS["dashscope"], server)
+        job = submitted(llm, 1, "a" * 32)
+        submitted(llm, 1, "b" * 32, 1)
+
+        found = run_sync(llm.find_job("a" * 32, 0, {}))
+        assert found is not None
+        assert found.id == job.id
+        assert run_sync(llm.find_job("d" * 32, 0, {})) is None
+
+
+def test_lines_that_a_job_at_dashscope_failed_for_cannot_be_read_and_are_missing() -> None:
+    class Strict(DashScopeStandIn):
+        def shown(self, job: Job) -> dict[str, Any]:
+            errors = [{"code": "invalid_json_line", "message": "no JSON", "line": 1}] if job.failed else []
+            return {**super().shown(job), "errors": {"object": "list", "data": errors}}
+
+    with Strict() as server:
+        llm = llm_at(APIS["dashscope"], server)
+        job = submitted(llm, 2)
+        server.job(job.id).status, server.job(job.id).failed = "failed", "no JSON"
+
+        assert "no JSON (line 1)" in run_sync(llm.job_status(job.id)).message
+        assert results_of(llm, job.id) == {}
+
+
+def test_what_is_too_long_for_a_line_at_dashscope_is_refused_before_it_is_sent() -> None:
+    llm = DashScopeLLM(model="m", api_key=SecretStr(KEY))
+
+    llm.batch_request("0", [{"role": "user", "content": "x" * 5_900_000}], 1)
+    with pytest.raises(BadRequestError, match="a request of 5,999,000 bytes at most, got one of 6,000,"):
+        llm.batch_request("0", [{"role": "user", "content": "x" * 6_000_000}], 1)
+
+
+def test_a_bare_prompt_has_no_place_in_a_batch_at_nebius() -> None:
+    llm = NebiusLLM(model="m", api_key=SecretStr(KEY))
+
+    with pytest.raises(BadRequestError, match="take chats, got a bare prompt"):
+        llm.batch_request("0", "Once upon", 1)
+
+
+def test_kimi_is_asked_for_one_answer_per_line() -> None:
+    assert MoonshotLLM(model="m", api_key=SecretStr(KEY)).requests_per_input(3) == 3
+
+
+def test_times_and_counts_of_a_job_at_zai_are_read_as_they_come() -> None:
+    class Flat(ZAIStandIn):
+        def shown(self, job: Job) -> dict[str, Any]:
+            return {**super().shown(job), "request_counts": 3, "total": 3, "completed": 2, "failed": 1}
+
+    with Flat() as server:
+        llm = llm_at(APIS["zai"], server)
+        status = run_sync(llm.job_status(submitted(llm, 3).id))
+
+    assert (status.total, status.answered, status.refused) == (3, 2, 1)
+    assert status.created == 1_700_000_000
+
+
+@pytest.mark.parametrize("name", ["dashscope", "moonshot", "zai"])
+def test_the_batches_of_a_region_are_at_its_address(name: str) -> None:
+    kind: Any = APIS[name].kind
+
+    one, other = (kind(model="m", api_key=SecretStr(KEY), region=region) for region in ("international", "china"))
+    assert one.account != other.account
+    assert one.batch_dialect() is other.batch_dialect() is dialect_of(one.url()) is dialect_of(other.url())

@@ -63,19 +63,38 @@ def test_groq_without_room_in_its_flexible_tier_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "variable", "url"),
+    ("kind", "variable", "given", "url"),
     [
-        (GroqLLM, "GROQ_BASE_URL", "https://api.groq.com/openai/v1"),
-        (FireworksLLM, "FIREWORKS_BASE_URL", "https://api.fireworks.ai/inference/v1"),
-        (CerebrasLLM, "CEREBRAS_BASE_URL", "https://api.cerebras.ai/v1"),
+        (GroqLLM, "GROQ_BASE_URL", "https://api.groq.com", "https://api.groq.com/openai/v1"),
+        (FireworksLLM, "FIREWORKS_BASE_URL", "https://api.fireworks.ai", "https://api.fireworks.ai/inference/v1"),
+        (
+            FireworksLLM,
+            "FIREWORKS_BASE_URL",
+            "https://api.fireworks.ai/inference",
+            "https://api.fireworks.ai/inference/v1",
+        ),
+        (FireworksLLM, "FIREWORKS_BASE_URL", "https://gateway.example.com", "https://gateway.example.com/v1"),
+        (TogetherLLM, "TOGETHER_BASE_URL", "https://api.together.ai", "https://api.together.ai/v1"),
+        (TogetherLLM, "TOGETHER_BASE_URL", "https://api.together.xyz/v1", "https://api.together.xyz/v1"),
+        (CerebrasLLM, "CEREBRAS_BASE_URL", "https://api.cerebras.ai", "https://api.cerebras.ai/v1"),
     ],
 )
 def test_the_variable_of_an_sdk_may_hold_its_address_without_a_path(
-    kind: Any, variable: str, url: str, monkeypatch: pytest.MonkeyPatch
+    kind: Any, variable: str, given: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, url.split("/v1")[0].removesuffix("/openai").removesuffix("/inference"))
+    monkeypatch.setenv(variable, given)
 
     assert kind(model="m").url() == url
+
+
+def test_a_large_image_goes_to_zai_whole_and_without_its_type() -> None:
+    data = "iVBORw0KGgo" * 10_000
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    address = {"type": "image_url", "image_url": {"url": "https://example.com/sea.png"}}
+    body, _ = asked(ZAILLM, wires.ZAI, [{"role": "user", "content": [image, address]}])
+
+    sent = [part["image_url"]["url"] for part in body["messages"][0]["content"]]
+    assert sent == [data, "https://example.com/sea.png"]
 
 
 def test_openais_organization_is_named_to_no_other_provider(monkeypatch: pytest.MonkeyPatch) -> None:

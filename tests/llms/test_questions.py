@@ -23,15 +23,19 @@ from llms import (
     InferenceEndpointsLLM,
     LiteLLM,
     MistralEmbeddings,
+    MlxLLM,
     OllamaEmbeddings,
     OpenAIEmbeddings,
     OpenAIImageGeneration,
     OpenAILLM,
     SentenceTransformerEmbeddings,
+    TransformersLLM,
     VertexAILLM,
+    vLLM,
 )
 from llms.base import LLM
 from llms.typing import FormattedInput, GenerateOutput
+from tests.conftest import said
 
 TABLE = Path(__file__).with_name("questions.json")
 CHAT: Any = [
@@ -126,6 +130,16 @@ QUESTIONS: dict[str, tuple[LLM, FormattedInput, int]] = {
     "mistral embeddings": (MistralEmbeddings(model="mistral-embed"), "A text.", 1),
     "cohere embeddings": (CohereEmbeddings(model="embed-v4.0"), "A text.", 1),
     "ollama embeddings": (OllamaEmbeddings(model="nomic-embed-text", keep_alive="5m"), "A text.", 1),
+    "transformers": (TransformersLLM(model="Qwen/Qwen3-0.6B"), CHAT, 1),
+    "transformers, settings": (
+        TransformersLLM(model="Qwen/Qwen3-0.6B", revision="v2", dtype="float16", generation_kwargs=SETTINGS),
+        CHAT,
+        2,
+    ),
+    "transformers, a schema": (TransformersLLM(model="Qwen/Qwen3-0.6B"), (CHAT, SCHEMA), 1),
+    "vllm": (vLLM(model="Qwen/Qwen3-0.6B", tensor_parallel_size=2, max_model_len=4096), CHAT, 1),
+    "vllm, settings": (vLLM(model="Qwen/Qwen3-0.6B", quantization="fp8", generation_kwargs=SETTINGS), CHAT, 2),
+    "mlx": (MlxLLM(model="mlx-community/Qwen3-4B-4bit", generation_kwargs=SETTINGS), CHAT, 1),
     "an own adapter": (OwnLLM(), CHAT, 1),
     "an own adapter, settings": (OwnLLM(voice="low", generation_kwargs={"temperature": 0.3}), CHAT, 2),
 }
@@ -195,7 +209,7 @@ def test_what_a_claude_doesnt_take_and_what_it_was_found_not_to_take_changes_no_
 
     assert question_of(learned, CHAT, 2) == before
     assert question_of(known, CHAT, 1) != question_of(AnthropicLLM(model="claude-opus-4-7"), CHAT, 1)
-    assert not caplog.messages
+    assert said(caplog, "llms.providers.anthropic") == []
 
 
 def test_an_own_adapter_asks_anew_where_its_code_or_a_field_changes() -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import traceback
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +19,17 @@ from llms.base import LLM
 from llms.batch import BatchResult, JobStatus
 from llms.errors import AuthenticationError, BadRequestError, InvalidResponseError, KeptError, failure_of
 from llms.parameters import short
-from llms.secrets import MASK, is_secret_name, know, know_address, know_named, masked, masked_values, without_secrets
+from llms.secrets import (
+    MASK,
+    forget,
+    is_secret_name,
+    know,
+    know_address,
+    know_named,
+    masked,
+    masked_values,
+    without_secrets,
+)
 from llms.typing import GenerateOutput
 from tasks import SaveToDisk, TextGeneration
 from tasks.steps import failure_in
@@ -81,6 +92,36 @@ def test_the_longer_of_two_secrets_is_masked_whole() -> None:
     know("key-of-team-1-and-more")
 
     assert masked("a key-of-team-1-and-more, a key-of-team-1") == f"a {MASK}, a {MASK}"
+
+
+def test_what_was_forgotten_is_no_secret_any_more_and_what_it_shared_with_others_still_is() -> None:
+    know("signed-for-a-while")
+    know("signed-for-a-while-and-more")
+    know("1-kept-key-of-mine")
+    forget("signed-for-a-while-and-more")
+    forget("never-known-at-all")
+
+    text = "1-kept-key-of-mine, signed-for-a-while-and-more, never-known-at-all"
+    assert masked(text) == f"{MASK}, {MASK}-and-more, never-known-at-all"
+    forget("signed-for-a-while")
+    assert masked(text) == f"{MASK}, signed-for-a-while-and-more, never-known-at-all"
+
+
+def test_what_many_threads_know_and_forget_at_once_is_known_and_forgotten() -> None:
+    names = [f"{number:02d}-{turn:02d}-of-thread" for number in range(8) for turn in range(10)]
+
+    def work(name: str) -> None:
+        know(f"{name}-signed")
+        know(f"{name[::-1]}-key")
+        forget(f"{name}-signed")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, names))
+
+    assert [masked(f"{name}-signed") for name in names] == [f"{name}-signed" for name in names]
+    assert {masked(f"{name[::-1]}-key") for name in names} == {MASK}
+    for name in names:
+        forget(f"{name[::-1]}-key")
 
 
 def test_secrets_in_headers_options_and_addresses_are_known_by_their_names() -> None:

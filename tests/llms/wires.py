@@ -478,6 +478,19 @@ ZAI = JsonModeWire(
 # https://docs.tokenfactory.nebius.com/api-reference: vLLM's.
 NEBIUS = Wire(fields=f"{OPENAI} max_tokens top_k extra_body", withheld="")
 
+# https://docs.deepinfra.com/api-reference/openai-chat-completions-1 and https://docs.deepinfra.com/chat/overview.
+DEEPINFRA = JsonModeWire(
+    fields="max_tokens min_p top_k n presence_penalty frequency_penalty repetition_penalty tools tool_choice user seed"
+    " logprobs reasoning_effort reasoning prompt_cache_key chat_template_kwargs service_tier",
+    path="/v1/openai/chat/completions",
+    withheld="",
+    refusal=lambda status, said: (
+        {"detail": [{"loc": ["body"], "msg": said, "type": "value_error"}]}
+        if status == 422
+        else {"error": {"message": said}}
+    ),
+)
+
 # https://docs.sambanova.ai/docs/api-reference/chat-completion.
 SAMBANOVA = Wire(
     fields="max_tokens max_completion_tokens top_k tools tool_choice parallel_tool_calls reasoning_effort",

@@ -6,6 +6,8 @@ import ctypes
 import datetime
 import decimal
 import enum
+import gc
+import importlib
 import multiprocessing
 import os
 import random
@@ -259,6 +261,35 @@ def uses_a_shell() -> int:
 
 def reads_its_parent() -> str:
     return Path(f"/proc/{os.getppid()}/environ").read_text()
+
+
+def reads(path: str) -> str:
+    return Path(path).read_text()
+
+
+def lists(path: str) -> list[str]:
+    return [each.name for each in Path(path).parent.iterdir()]
+
+
+def links_and_reads(path: str) -> str:
+    Path("link").symlink_to(path)
+    return Path("link").read_text()
+
+
+def looks_up_in_c() -> int:
+    return ctypes.CDLL(None).getpid()
+
+
+def loads_c() -> str:
+    return str(ctypes.CDLL("libm.so.6"))
+
+
+def finds_the_guard() -> int:
+    return sum(type(each).__name__ == "Guard" for each in gc.get_objects())
+
+
+def imports() -> str:
+    return importlib.import_module("zoneinfo").ZoneInfo("Europe/Berlin").key
 
 
 def _private() -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llms.parameters import Aside
+from llms.parameters import Unasked
 from llms.typing import ChatItem, ChatType
 from tasks import Answer, Ask, GeneratorTask, Row, UnreadableAnswerError
 
@@ -15,7 +15,7 @@ from tasks import Answer, Ask, GeneratorTask, Row, UnreadableAnswerError
 class Riddles(GeneratorTask):
     """Riddles on things."""
 
-    num_rows: Annotated[int, Field(ge=0, title="Rows", description="How many riddles."), Aside()] = 4
+    num_rows: Annotated[int, Field(ge=0, title="Rows", description="How many riddles."), Unasked()] = 4
     thing: Annotated[str, Field(title="Thing", description="What they are about.")] = "the sea"
 
     @property

@@ -13,6 +13,7 @@ from llms.parameters import ParameterError
 from tasks import URIAL, Genstruct, Task
 from tasks.base import UnreadableAnswerError
 from tasks.writing.bare_prompts import cut_at
+from tests.conftest import said
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM
 
@@ -165,15 +166,15 @@ def test_an_llm_that_isnt_told_where_and_when_to_end_is_warned_of(make: Any, cap
     task = make(llm=OpenAILLM(model="base", base_url="http://127.0.0.1:9/v1"))
     with caplog.at_level(logging.WARNING):
         task.load()
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert repr(task.stop_strings) in caplog.text
-    assert "max_new_tokens" in caplog.text
+    about_stop, about_length = said(caplog, "tasks.writing.bare_prompts")
+    assert repr(task.stop_strings) in about_stop
+    assert "max_new_tokens" in about_length
 
     caplog.clear()
     told = {"stop": task.stop_strings, "max_new_tokens": 100}
     make(llm=OpenAILLM(model="base", base_url="http://127.0.0.1:9/v1", generation_kwargs=told)).load()
     make(llm=OneReplyLLM(reply="")).load()
-    assert caplog.records == []
+    assert said(caplog, "tasks.writing.bare_prompts") == []
 
 
 def told(make: type[Task]) -> Any:

@@ -275,6 +275,11 @@ ALL: dict[str, tuple[Callable[[], Any], Cells]] = {
         lambda: RubricJudge(llm=Asked(), criteria=[Criterion(name="clear", description="Is it?")], reference=True),
         {"instruction": text(), "generation": text(), "reference": text()},
     ),
+    "JudgeSolution": (
+        lambda: tasks.JudgeSolution(llm=Asked()),
+        {"problem": text(), "generation": ("It's 4.", {}, OPTIONAL)},
+    ),
+    "SolveProblem": (lambda: tasks.SolveProblem(llm=Asked()), {"problem": text()}),
     "SelfInstruct": (lambda: tasks.SelfInstruct(llm=Asked()), {"input": text()}),
     "StructuredGeneration": (
         lambda: tasks.StructuredGeneration(llm=Asked()),
@@ -361,7 +366,14 @@ def test_the_table_has_every_task_and_every_column_that_it_reads() -> None:
         tabled.setdefault(name.partition(" ")[0], set()).update(cells)
     assert set(asking) <= set(tabled)
     # Lists of settings, checked by their own types.
-    apart = {"ArgillaLabeller": {"fields", "question", "example_records"}, "PrometheusEval": {"generation"}}
+    apart = {
+        "ArgillaLabeller": {"fields", "question", "example_records"},
+        "PrometheusEval": {"generation"},
+        # What can't be judged stays undecided, and fails no row.
+        "JudgeSolution": {"answer", "correct", "verified_by", "verification"},
+        # Verified by, and never sent.
+        "SolveProblem": {"answer", "tests"},
+    }
     of_examples = ("TextRetrievalData", "ShortTextMatchingData", "LongTextMatchingData", "TextClassificationData")
     marks = {
         "APIGenSemanticChecker": {"keep_row_after_execution_check"},

@@ -301,7 +301,7 @@ def test_examples_are_shown_in_the_form_that_is_asked_for() -> None:
 def test_in_a_flow_each_round_of_all_rows_is_a_batch_job(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.02")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.02")
     provider.set(answers=EVOLVING, batch_seconds=0.0)
     task = EvolInstruct(
         name="evolving", llm=llm(use_offline_batch_generation=True), num_evolutions=2, num_generations=2, seed=3

@@ -118,7 +118,7 @@ def test_the_generator_of_complex_ones_uses_the_mutations_in_depth() -> None:
 def test_in_a_flow_rounds_are_batch_jobs_and_the_seeds_leave_no_column(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.02")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.02")
     evolving = {
         r"<instruction>\n(?P<was>[^<]*)\n</instruction>": '{"new_instruction": "{was} And why?"}',
         r"to do with (?P<topics>[^\n]*)\.": '{"new_instruction": "What of {topics}?"}',

@@ -28,6 +28,7 @@ from tasks import (
     PreferenceToArgilla,
     SaveToFiles,
     TruncateTextColumn,
+    VerifyAnswer,
 )
 from tasks.sources.errors import SourceError
 from tasks.targets.places import TargetError
@@ -38,6 +39,7 @@ EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text
 
 NEEDS: dict[str, tuple[Callable[[], Any], str, str, type[Exception]]] = {
     "MinHashDedup": (MinHashDedup().load, "datasketch", "dedup", MissingPackageError),
+    "VerifyAnswer": (VerifyAnswer().load, "math_verify", "math", MissingPackageError),
     "FaissNearestNeighbour": (FaissNearestNeighbour().load, "faiss", "vectors", MissingPackageError),
     "UMAP": (UMAP().load, "umap", "clustering", MissingPackageError),
     "DBSCAN": (DBSCAN().load, "sklearn", "clustering", MissingPackageError),

@@ -29,7 +29,7 @@ SVG = b64encode(b"<svg/>").decode()
 
 @pytest.fixture
 def provider(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> LocalProvider:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.05")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.05")
     monkeypatch.setattr("llms.limits.FIRST_DELAY", 0.01)
     return provider
 

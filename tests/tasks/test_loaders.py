@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import json
 import os
@@ -180,10 +181,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     loader = LoadDataFromFileSystem(data_files=write(tmp_path / name, rows))
     del rows
     rows_of(LoadDataFromFileSystem(data_files=str(tmp_path / name), num_examples=1))
+    gc.collect()  # nothing of other tests is collected meanwhile
     tracemalloc.start()
-    count = sum(len(some) for some, _ in loader.process())
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    try:
+        count = sum(len(some) for some, _ in loader.process())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert count == 20_000
     assert peak < 2_000_000  # the rows are 7 MB
 

@@ -21,6 +21,7 @@ from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
 from tasks.writing.chat_templates import CHAT_TEMPLATES, ChatTemplate
 from tasks.writing.magpie import MULTI_TURN, SystemPrompt
+from tests.conftest import said
 from tests.tasks.contract import check_determinism, check_earlier_metadata, check_mappings
 from tests.tasks.scripted import ScriptedLLM
 
@@ -369,13 +370,13 @@ def test_bare_prompts_go_to_completions_with_what_the_llm_was_told(
     assert {request.path for request in provider.requests} == {"/completions"}
     assert provider.requests[0].body["prompt"] == "<|im_start|>user\n"
     assert provider.requests[0].body["stop"] == ["<|im_end|>", "<|endoftext|>", "<|im_start|>"]
-    assert caplog.records == []
+    assert said(caplog, "tasks.writing") == []
 
 
 def test_in_a_flow_each_turn_of_all_rows_is_a_batch_job(
     provider: LocalProvider, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLFLOW_LOOK_SECONDS", "0.02")
+    monkeypatch.setenv("STILLFLOW_POLL_SECONDS", "0.02")
     provider.set(
         answers=[
             {"match": r"user\n$", "answer": "What next?<|im_end|>"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -204,6 +205,40 @@ def test_a_connection_is_refused_with_and_without_a_network_namespace(either: Sa
             server.accept()
 
 
+@pytest.mark.parametrize("name", ["reads", "lists", "links_and_reads"])
+def test_untrusted_functions_cant_read_the_users_files(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "secret.txt"
+    path.write_text("sk-1234")
+    trusted, untrusted = (Sandbox(LIBRARY, replace(LIMITS, untrusted=each)) for each in (False, True))
+
+    assert "s" in trusted.call(name, {"path": str(path)}).result
+    outcome = untrusted.call(name, {"path": str(path)})
+
+    assert not outcome.kept
+    assert outcome.result.startswith("it tried to read '")
+    trusted.stop()
+    untrusted.stop()
+
+
+@pytest.mark.parametrize("name", ["looks_up_in_c", "loads_c", "finds_the_guard"])
+def test_untrusted_functions_cant_get_around_python(name: str) -> None:
+    untrusted = Sandbox(LIBRARY, replace(LIMITS, untrusted=True))
+
+    outcome = untrusted.call(name, {})
+
+    assert not outcome.kept
+    assert outcome.result.startswith("it tried to get around Python (")
+    untrusted.stop()
+
+
+def test_untrusted_functions_can_use_the_standard_library_and_their_own_files() -> None:
+    untrusted = Sandbox(LIBRARY, replace(LIMITS, untrusted=True))
+
+    assert untrusted.call("imports", {}) == Outcome(True, '"Europe/Berlin"')
+    assert untrusted.call("writes_here", {"count": 10}) == Outcome(True, '["mine.txt"]')
+    untrusted.stop()
+
+
 def test_a_library_in_c_finds_no_network_where_there_is_a_namespace(sandbox: Sandbox) -> None:
     sandbox.call("add", {"a": 1})
     if not sandbox.isolated:
@@ -225,6 +260,15 @@ def test_a_process_that_ended_between_calls_costs_no_call() -> None:
     sandbox.stop()
 
 
+def test_a_sandbox_that_travels_starts_a_process_of_its_own(sandbox: Sandbox) -> None:
+    sandbox.call("add", {"a": 1})
+
+    other = pickle.loads(pickle.dumps(sandbox))
+
+    assert other.call("add", {"a": 2}) == Outcome(True, "3")
+    other.stop()
+
+
 def test_nothing_of_this_environment_is_seen(sandbox: Sandbox) -> None:
     seen = json.loads(sandbox.call("environment", {}).result)
 
@@ -243,7 +287,10 @@ def test_a_call_starts_from_the_same_state_every_time(sandbox: Sandbox, name: st
 
 def test_nothing_is_left_of_a_call_or_of_the_process() -> None:
     hasty = Sandbox(LIBRARY, HASTY)
-    folder = Path(json.loads(hasty.call("environment", {}).result)["HOME"]).parent
+    hasty.start()
+    started = hasty._finalizer.peek()  # pyright: ignore[reportPrivateUsage] -- it knows the folder
+    assert started is not None
+    folder = Path(started[2][1])
     hasty.call("hangs", {})
     hasty.call("writes_here", {"count": 1})
 

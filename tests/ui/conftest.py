@@ -56,7 +56,13 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture(params=["V2", "V1"])
+IN_BOTH = pytest.mark.parametrize("ui", ["V2", "V1"], indirect=True)
+"""For what is walked in the UI of before by every run of the tests: one form, from its first field to the run."""
+# What a journey of test_journeys.py walks in V2.
+V1_ALONE_AT_NIGHT = pytest.mark.parametrize("ui", [pytest.param("V1", marks=pytest.mark.full)], indirect=True)
+
+
+@pytest.fixture(params=["V2", pytest.param("V1", marks=pytest.mark.full)])
 def ui(request: pytest.FixtureRequest, page: Page, stack: Stack) -> UI:
     """Prefect's UI, first the one that opens by default."""
     from tests.ui import pages

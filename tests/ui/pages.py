@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from abc import ABC, abstractmethod
@@ -11,7 +12,16 @@ from typing import Any, ClassVar
 import pytest
 from playwright.sync_api import Locator, Page, Response
 
+from tests.conftest import LONGEST, wait_for
 from tests.integration.stack import Stack
+
+SHOWN = """() => new Promise(done => requestIdleCallback(() => done(
+    [...document.querySelectorAll("input, textarea, select, label, button, [role], [contenteditable]")].map(each => [
+        each.tagName, each.className, each.value, each.checked, each.disabled, each.textContent, each.dataset.state,
+        each.ariaSelected, each.ariaChecked,
+    ].join(" ")).join("\\n")
+), {timeout: 60000}))"""
+"""What the parts of a form are and how they stand, once the page has nothing to do."""
 
 
 class UI(ABC):
@@ -65,10 +75,6 @@ class UI(ABC):
         """A deployment's page, which lists its runs."""
         self.go(f"/deployments/deployment/{self.stack.deployment(deployment)['id']}")
         self.page.get_by_text("Runs", exact=True).last.wait_for()
-
-    def open_runs(self) -> None:
-        """The list of all runs."""
-        self.go("/runs")
 
 
 class V2(UI):
@@ -148,16 +154,34 @@ class RunForm(ABC):
 
     def open(self) -> None:
         self.ui.go(f"/deployments/deployment/{self.stack.deployment(self.deployment)['id']}/run")
+        self.wait_until_filled()
+
+    def wait_until_filled(self) -> None:
         self.page.get_by_role("button", name="Submit").wait_for()
-        # The defaults are filled in a moment later, from the top down.
         last = list(self.schema["properties"])[-1]
         optional = "" if last in self.schema.get("required", ()) else " (Optional)"
         self.page.get_by_text(f"{last}{optional}", exact=True).first.wait_for()
-        self.page.wait_for_timeout(1000)
+        self.wait_until_still()
+
+    def wait_until_still(self) -> None:
+        """Until the form stays as it is: its parts and their defaults come one after another, from the top down."""
+        latest: list[str] = []
+
+        def is_still() -> bool:
+            latest[:] = [*latest[-2:], self.page.evaluate(SHOWN)]
+            return len(latest) == 3 and len(set(latest)) == 1
+
+        wait_for(is_still, what="a form that stays as it is", pause=0.3)
 
     @abstractmethod
     def parameters(self) -> Locator:
         """The part of the page with the flow's parameters."""
+
+    def height(self) -> int:
+        """The pixels from the first to the last parameter."""
+        box = self.parameters().bounding_box()
+        assert box is not None
+        return round(box["height"])
 
     def labels(self) -> list[str]:
         return [text.removesuffix(" (Optional)") for text in self.parameters().locator(self.LABELS).all_inner_texts()]
@@ -189,21 +213,28 @@ class RunForm(ABC):
 
     def choose_tab(self, name: str, *path: str) -> None:
         self.field(*path).locator(self.TABS).first.get_by_text(name, exact=True).click()
-        self.page.wait_for_timeout(500)
+        self.wait_until_still()
 
     def submit(self) -> str:
-        """Submit the form. Returns the run's id. On SQLite an answer may be 503, which the user repeats."""
+        """Submit the form. Returns the run's id.
+
+        On SQLite an answer is 503 where somebody else wrote while the server looked at the parameters: a user repeats
+        it, not in step with a worker that asks for runs.
+        """
         before = {run["id"] for run in self.stack.runs(self.deployment)}
         refused: list[Response] = []
         self.page.on("response", lambda answer: refused.append(answer) if answer.status >= 400 else None)
-        for _ in range(12):
+        last = time.monotonic() + LONGEST
+        while time.monotonic() < last:
+            seen = len(refused)
             self.page.get_by_role("button", name="Submit").click()
             end = time.monotonic() + 20
-            while time.monotonic() < end:
+            while time.monotonic() < end and not any(answer.status == 503 for answer in refused[seen:]):
                 new = [run["id"] for run in self.stack.runs(self.deployment) if run["id"] not in before]
                 if new:
                     return new[0]
-                self.page.wait_for_timeout(200)
+                self.page.wait_for_timeout(500)
+            self.page.wait_for_timeout(random.uniform(0, 3000))
         answers = "\n".join(f"{each.status} {each.url}: {each.text()}" for each in refused)
         pytest.fail(f"the form wasn't submitted; the server says:\n{answers}\nthe page says:\n{self.ui.text()}")
 

@@ -1,4 +1,7 @@
-"""Offline batches as people handle them in Prefect's UIs: look, retry, approve, cancel."""
+"""Offline batches as people handle them in Prefect's UIs: look, retry, approve, cancel.
+
+From the form to the rows, in V2, they are handled by the first journey in test_journeys.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from datasets import load_from_disk
 from tests.conftest import wait_for
 from tests.integration.stack import Stack, processes_with
 from tests.integration.test_batches import asked, waiting, wake
-from tests.ui.pages import UI, V1
+from tests.ui.conftest import V1_ALONE_AT_NIGHT
+from tests.ui.pages import UI
 
 TEXT_GENERATION = "text-generation/text-generation"
 
@@ -39,20 +43,12 @@ def check(out: Path) -> None:
     assert load_from_disk(str(out))["generation"][:] == [f"All about {number}." for number in range(12)]
 
 
-def test_batches_are_switched_on_in_the_form(
-    stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
-) -> None:
-    form = ui.form(TEXT_GENERATION)
-    form.open()
-    assert "Offline batches" in ui.text()
-    screenshot("batch-form")
-
-
+@V1_ALONE_AT_NIGHT
 def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows_alone(
     stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
     parameters = parameters_for(ui, "refused rows", tmp_path / "out", max_failed_rows=0)
-    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="3600")
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS="3600")
     waiting(stack, run)
     ui.open_run(run, "Details")
     assert "0 of 1 jobs done, 0 of 12 requests" in ui.text()
@@ -61,12 +57,8 @@ def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows
     ui.tab("Task Runs").click()
     ui.page.get_by_text("text_generation-job").first.wait_for()
     ui.tab("Artifacts").click()
-    ui.page.get_by_text("batch-jobs").first.wait_for()
-    if isinstance(ui, V1):
-        ui.open_runs_of(TEXT_GENERATION)
-    else:
-        # V2's page of a deployment leaves out all that is scheduled.
-        ui.open_runs()
+    ui.page.get_by_text("progress-").first.wait_for()
+    ui.open_runs_of(TEXT_GENERATION)
     ui.page.get_by_text(stack.run(run)["name"]).first.wait_for()
     screenshot("batch-waiting-in-the-list")
     (first,) = stack.provider.batches
@@ -76,8 +68,8 @@ def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows
     assert "3 × text_generation: BadRequestError" in failed["state"]["message"]
     ui.open_run(run, "Artifacts")
     screenshot("batch-failed-artifacts")
-    ui.page.get_by_text("batch-jobs").first.click()
-    ui.page.wait_for_timeout(1500)
+    ui.page.get_by_text("progress-").first.click()
+    ui.page.get_by_text("completed").first.wait_for()
     screenshot("batch-failed-jobs")
     ui.open_run(run, "Details")
     screenshot("batch-failed")
@@ -98,26 +90,25 @@ def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows
     screenshot("batch-retried-logs")
 
 
-def test_a_costly_run_waits_for_approval_and_goes_on_when_it_is_given(
+def test_a_costly_run_online_waits_for_approval_and_goes_on_when_it_is_given(
     stack: Stack, ui: UI, screenshot: Callable[[str], None], tmp_path: Path
 ) -> None:
-    run = stack.start(TEXT_GENERATION, parameters_for(ui, "approval", tmp_path / "out", approve_cost_above=0.01))
+    parameters = parameters_for(ui, "approval", tmp_path / "out", approve_cost_above=0.01)
+    parameters["text_generation"]["llm"]["use_offline_batch_generation"] = False
+    run = stack.start(TEXT_GENERATION, parameters)
     stack.wait(run, "PAUSED")
-    assert stack.provider.batches == []
+    assert stack.provider.batches == stack.sent() == []
     wait_for(lambda: not processes_with("PREFECT__FLOW_RUN_ID", run), what="the end of the run's process")
     ui.open_run(run)
-    screenshot("batch-suspended")
+    screenshot("online-suspended")
     dialog = ui.resume()
     dialog.get_by_text("text_generation: 12 requests, about").first.wait_for()
-    screenshot("batch-resume-form")
+    screenshot("online-resume-form")
     # On SQLite an answer may be 503, which the user repeats.
     while stack.run(run)["state"]["type"] == "PAUSED":
         ui.give(dialog)
         ui.page.wait_for_timeout(3000)
 
-    waiting(stack, run)
-    (job,) = stack.provider.batches
-    stack.provider.end_batch(job["id"])
     stack.wait(run)
     check(tmp_path / "out")
 
@@ -128,7 +119,7 @@ def test_a_run_that_waits_is_cancelled_by_its_button(
     parameters = parameters_for(ui, "cancelled while it waits", tmp_path / "out")
     # A model of its own: the job that stays open is no other test's.
     parameters["text_generation"]["llm"]["model"] = f"cancelled in {type(ui).__name__}"
-    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_LOOK_SECONDS="3600")
+    run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS="3600")
     waiting(stack, run)
     ui.open_run(run)
     ui.cancel()

@@ -20,6 +20,7 @@ from flows.store.storage import Storage
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import TextGeneration
+from tests.conftest import LONGEST
 
 KEYS = [f"{number:016x}{'0' * 16}" for number in range(1, 9)]
 OUTPUT: Any = {"generations": ["text"], "statistics": {"input_tokens": [1], "output_tokens": [2]}}
@@ -45,7 +46,7 @@ def claims(storage: Storage, owner: str) -> Claims:
 
 
 async def known_to_wait(run: Asking) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LONGEST):
         while not run.waiting:
             await asyncio.sleep(0.01)
 
@@ -91,7 +92,7 @@ def test_what_another_run_asks_is_waited_for_until_it_is_answered(storage: Stora
         store = Store(storage, "space")
         store.append([answer_line(KEYS[0], OUTPUT, "one")])
         store.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST):
             assert not await held
         await first.close()
         await second.close()
@@ -107,7 +108,7 @@ def test_what_another_run_gave_up_is_asked(storage: Storage) -> None:
         held = asyncio.ensure_future(second.is_ours(0, KEYS[0], KEYS[0]))
         await known_to_wait(second)
         first.done(0)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST):
             assert not await held
             assert await second.is_ours(0, KEYS[0], KEYS[0])
         await first.close()
@@ -148,7 +149,7 @@ def test_two_that_wait_for_each_other_both_come_to_their_end(storage: Storage) -
         # Neither answered anything: both rows failed.
         first.done(0)
         second.done(1)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST):
             await asyncio.gather(*crossed)
         await first.close()
         await second.close()
@@ -160,7 +161,7 @@ def test_a_claim_of_an_earlier_try_of_the_same_work_is_no_hindrance(storage: Sto
     async def main() -> None:
         first, again = asking(storage, "one"), asking(storage, "one")
         assert await first.is_ours(0, KEYS[0], KEYS[0])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST):
             assert await again.is_ours(0, KEYS[0], KEYS[0])
 
     asyncio.run(main())

@@ -1,0 +1,270 @@
+"""`python -m flows view` of rows and files that are unusual: large numbers, odd texts, files that change."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset as HubDataset
+from datasets import Features, Json
+from starlette.testclient import TestClient
+
+from flows.viewing.lines import PARSED_AT_ONCE, TextFile, TextTable
+from flows.viewing.opening import datasets_at
+from flows.viewing.pages import ROWS_PER_PAGE, Viewer, viewer_app
+from tasks.typing import Row
+from tests.conftest import LONGEST
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
+
+
+@pytest.fixture(autouse=True)
+def pages_wait_for_all_rows_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.viewing.pages.PATIENCE", LONGEST)
+
+
+def look(*places: Path, on: Sequence[str] = ()) -> TestClient:
+    viewer = Viewer([list(datasets_at(place)) for place in places], on)
+    return TestClient(viewer_app(viewer), base_url="http://127.0.0.1:8420")
+
+
+def lines(path: Path, rows: Iterable[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def finished(client: TestClient, address: str, **parameters: str) -> str:
+    """A page, once all rows were looked through."""
+    while "being looked through" in (page := client.get(address, params=parameters or None).text):
+        pass
+    return page
+
+
+def numbers_on(page: str) -> list[int]:
+    return [int(each.replace(",", "")) for each in re.findall(r">Row ([\d,]+)</a>", page)]
+
+
+def found(client: TestClient, **parameters: str) -> list[int]:
+    return numbers_on(finished(client, "/rows", **parameters))
+
+
+def counts(client: TestClient) -> dict[str, int]:
+    while 'http-equiv="refresh"' in (page := client.get("/compare").text):
+        pass
+    return {said: int(count) for count, said in re.findall(r"<b>(\d+)</b> ([a-zA-Z ]+)</a>", page)}
+
+
+def images(page: str) -> list[str]:
+    return [unescape(each) for each in re.findall(r'<img src="([^"]*)"', page)]
+
+
+# Numbers
+
+
+def test_every_digit_of_a_number_counts_in_the_rows_the_links_and_the_fields_of_a_page(tmp_path: Path) -> None:
+    client = look(lines(tmp_path / "times.jsonl", ({"created": 1732960000 + n, "part": n / 8} for n in range(60))))
+
+    page = finished(client, "/rows", **{"least.created": "1732960017", "least.part": "0.125"})
+    following = re.search(r'<a rel="next" href="([^"]+)"', page)
+
+    assert numbers_on(page) == list(range(17, 17 + ROWS_PER_PAGE))
+    assert following and numbers_on(client.get(unescape(following[1])).text) == list(range(37, 57))
+    fields = dict(re.findall(r'type="number" step="any" name="least\.(\w+)" value="([^"]*)"', page))
+    assert fields == {"created": "1732960017", "part": "0.125"}
+
+
+def test_two_large_numbers_that_differ_in_their_last_digit_are_two_questions(tmp_path: Path) -> None:
+    client = look(lines(tmp_path / "times.jsonl", ({"created": 1732960000 + n} for n in range(60))))
+
+    last = [found(client, **{"least.created": str(1732960000 + number)}) for number in (59, 57)]
+
+    assert last == [[59], [57, 58, 59]]
+
+
+# Words and labels
+
+
+@pytest.mark.parametrize("words", ["café", "CAFÉ", "é", "https://", "/a, c", "example", "…", '"so"'])
+@pytest.mark.parametrize("name", ["rows", "rows.parquet", "rows.jsonl"])
+def test_words_are_found_in_json_however_its_writer_spelled_them(tmp_path: Path, name: str, words: str) -> None:
+    texts = ["plain", 'See https://example.org/a, café… "so" tab\t.', "role"]
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in texts]
+    dataset = HubDataset.from_list(rows, features=Features({"messages": Json()}))
+    path = tmp_path / name
+    if name == "rows":
+        dataset.save_to_disk(str(path))
+    elif name == "rows.parquet":
+        dataset.to_parquet(str(path))
+    else:
+        dataset.to_json(str(path))
+
+    assert found(look(path), q=words) == [1]
+    assert found(look(path), q="ROLE") == [2]
+
+
+def test_a_label_with_a_space_around_it_finds_its_rows(tmp_path: Path) -> None:
+    client = look(lines(tmp_path / "rows.jsonl", ({"label": " yes" if n % 2 else "yes"} for n in range(10))))
+
+    assert re.findall(r'<option value="([^"]*yes)">', client.get("/rows").text) == [" yes", "yes"]
+    assert [found(client, **{"is.label": label}) for label in (" yes", "yes")] == [[1, 3, 5, 7, 9], [0, 2, 4, 6, 8]]
+
+
+LONE = "a cut emoji: \ud83d!"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+def test_half_of_an_emoji_is_shown_as_a_sign_for_what_cant_be_read(tmp_path: Path, name: str) -> None:
+    row = {"number": 2**70, "talk": [{"role": "user", "content": LONE, "key \udc00": [LONE, "😀"]}]}
+    path = tmp_path / name
+    if name == "rows.csv":
+        path.write_text('talk\n"' + json.dumps(row["talk"]).replace('"', '""') + '"\n', encoding="utf-8")
+    else:
+        path.write_text(json.dumps([row] if name == "rows.json" else row), encoding="utf-8")
+
+    client = look(path)
+
+    for address in ("/rows", "/row"):
+        answer = client.get(address)
+        assert (answer.status_code, answer.text.count("a cut emoji: \ufffd!") >= 1) == (200, True)
+    page = client.get("/row").text
+    assert "key \ufffd" in page and "😀" in page
+    assert found(client, q="emoji: \ufffd") == [0]
+
+
+# Files
+
+
+@pytest.mark.parametrize("rows", [3, 200, 300])
+def test_a_file_that_was_written_anew_meanwhile_is_to_be_opened_again(tmp_path: Path, rows: int) -> None:
+    path = lines(tmp_path / "rows.jsonl", ({"id": n, "text": "x" * 500} for n in range(200)))
+    client = look(path)
+    assert numbers_on(client.get("/rows?from=180").text) == list(range(180, 200))
+
+    lines(path, ({"id": n, "text": "y" * 500} for n in range(rows)))
+    os.utime(path, ns=(1, 1))
+
+    for address in ("/rows?from=180", "/row?at=199", "/rows?q=x"):
+        answer = client.get(address)
+        assert (answer.status_code, "rows.jsonl has changed, open it again" in answer.text) == (400, True)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_told_as_changed(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", ({"id": n, "text": "x" * 500} for n in range(2 * PARSED_AT_ONCE)))
+    table = TextTable([TextFile(path)])
+    batches = table.scan([])
+
+    next(batches)
+    os.truncate(path, 10)
+
+    with pytest.raises(ValueError, match="has changed, open it again"):
+        next(batches)
+
+
+def test_a_file_that_another_took_the_place_of_is_shown_as_it_was(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", [{"text": "before"}])
+    client = look(path)
+
+    lines(tmp_path / "new.jsonl", [{"text": "after"}]).replace(path)
+
+    assert "before" in client.get("/row").text
+
+
+def test_an_unpacked_file_doesnt_depend_on_the_packed_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "packed"}\n'))
+    client = look(path)
+
+    path.write_bytes(b"")
+
+    assert "packed" in client.get("/row").text
+
+
+def test_rows_larger_than_what_is_read_at_once_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.viewing.lines.BYTES_AT_ONCE", 64)
+    rows: list[Row] = [{"text": "x" * (n * 13 % 200), "n": n} for n in range(50)]
+    table = TextTable([TextFile(lines(tmp_path / "rows.jsonl", rows))])
+
+    assert [row for batch in table.scan([]) for row in batch.rows()] == rows
+    assert table.take([49, 7]) == [rows[49], rows[7]]
+
+
+def test_a_cell_of_csv_may_be_of_any_length(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f'a,b\n1,"{"long " * 40_000}end"\n2,short\n', encoding="utf-8")
+
+    client = look(path)
+
+    assert "long end" in client.get("/row?at=0").text
+    assert found(client, q="long end") == [0]
+
+
+def test_files_whose_names_differ_behind_a_dot_are_datasets_of_their_own(tmp_path: Path) -> None:
+    for name in ("train.en.jsonl", "train.de.jsonl.gz", "test.0.jsonl", "test.1.jsonl", "other-00000-of-00001.jsonl"):
+        (tmp_path / name).write_bytes(gzip.compress(b"{}\n") if name.endswith(".gz") else b'{"a": 1}\n')
+
+    names = {each.name: [file.name for file in each.files] for each in datasets_at(tmp_path)}
+
+    assert names == {
+        "other": ["other-00000-of-00001.jsonl"],
+        "test": ["test.0.jsonl", "test.1.jsonl"],
+        "train.de": ["train.de.jsonl.gz"],
+        "train.en": ["train.en.jsonl"],
+    }
+
+
+# What a row has
+
+
+@pytest.mark.parametrize("statistics", [{"input_tokens": None, "output_tokens": 5}, {"output_tokens": 5}, {}])
+def test_a_step_that_noted_no_tokens_took_none(tmp_path: Path, statistics: dict[str, Any]) -> None:
+    notes = {"statistics_s": [statistics, {"input_tokens": 2, "output_tokens": 1}], "raw_output_s": "x"}
+    client = look(lines(tmp_path / "rows.jsonl", [{"prompt": "q", "distilabel_metadata": notes}]))
+
+    answer = client.get("/row")
+
+    assert answer.status_code == 200
+    assert f"2 in, {statistics.get('output_tokens', 0) + 1} out" in answer.text.partition("How it was made")[2]
+
+
+def test_whole_numbers_are_the_same_with_and_without_a_point(tmp_path: Path) -> None:
+    one = [{"prompt": n, "score": n, "most": 10**17, "parts": {"a": [n, 0.5]}} for n in range(4)]
+    other = [{"prompt": float(n), "score": float(n), "most": 1e17, "parts": {"a": [float(n), 0.5]}} for n in range(4)]
+    other[3]["score"] = 3.25
+
+    client = look(lines(tmp_path / "one.jsonl", one), lines(tmp_path / "other.jsonl", other))
+
+    assert counts(client) == {"changed": 1, "the same": 3, "only in A": 0, "only in B": 0}
+
+
+def test_a_row_that_counts_as_changed_says_what_changed(tmp_path: Path) -> None:
+    one, other = ([{"prompt": "p", "good": good, "all": [good]}] for good in (True, 1))
+    client = look(lines(tmp_path / "one.jsonl", one), lines(tmp_path / "other.jsonl", other))
+
+    assert counts(client)["changed"] == 1
+    page = client.get("/compare").text
+    assert "<del>true</del>" in page and "<ins>1</ins>" in page and "The same" not in page
+
+
+def test_images_in_chats_and_in_prompts_that_were_sent_are_shown(tmp_path: Path) -> None:
+    picture = {"type": "image", "image": {"bytes": PNG, "path": None}, "text": None}
+    words = {"type": "text", "image": None, "text": "What is it?"}
+    chat = [{"role": "user", "content": [words, picture]}]
+    rows = [{"messages": chat, "chosen": [{"role": "user", "content": [{"type": "x", "raw": PNG}]}], "rejected": chat}]
+    notes = {"raw_input_s": chat, "raw_output_s": [None, {"image": PNG}], "statistics_s": {"input_tokens": 1}}
+    pq.write_table(pa.Table.from_pylist([{**rows[0], "distilabel_metadata": notes}]), tmp_path / "rows.parquet")
+    client = look(tmp_path / "rows.parquet")
+
+    shown = images(client.get("/row").text)
+
+    assert len(shown) == len(set(shown)) == 5
+    for address in shown:
+        assert (client.get(address).status_code, client.get(address).content) == (200, PNG)
