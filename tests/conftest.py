@@ -237,7 +237,8 @@ class prefect_server:
 
     def __enter__(self) -> str:
         log = (self.home / "server.log").open("ab")
-        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
+        prefect = ROOT / "tests/prefect_server.py"
+        command = [sys.executable, "-P", str(prefect), "server", "start", "--port", str(self.port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         try:
             wait_for(self._is_up, what="the Prefect server")
