@@ -173,8 +173,14 @@ class Limiter:
         if self.circuit.heard(_now()):
             self.concurrency.start_small()
 
+    def meet(self) -> None:
+        """A request is new here. Where all that waited for an outage to end are gone, it isn't to sit that out."""
+        if not self.in_flight and all(place.done() for place, _ in self._waiting):
+            self._forget_outage()
+
     def break_circuit(self, error: LLMError) -> None:
         """Nothing can succeed for now: every request that waits or is to be sent again fails with `error`."""
+        self._forget_outage()
         self.circuit.break_with(error)
         while self._waiting:
             place, _ = self._waiting.popleft()
@@ -188,6 +194,13 @@ class Limiter:
         except ProviderAwayError as gone:
             self.break_circuit(gone)
             raise
+
+    def _forget_outage(self) -> None:
+        """Whoever comes next finds out at once whether the provider is back."""
+        if self.circuit.is_open:
+            self.circuit.outage = None
+            self.concurrency.start_small()
+            self._paused_until = 0.0
 
     def _wait(self, tokens: float) -> float:
         """Seconds until a request of so many tokens may go out: 0 now, infinite when only an answer can let it."""
@@ -295,6 +308,7 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
     """
     circuit = limiter.circuit
     retries, breaks, row = 0, circuit.breaks, 0
+    limiter.meet()
     while True:
         if circuit.breaks > breaks and circuit.broken_by is not None:
             raise circuit.broken_by

@@ -87,6 +87,8 @@ class APIGenExecutionChecker(Format):
     limits against accidents and made-up arguments, no jail: offer only functions that a model's arguments can't turn
     against you. A function can still read your files.
 
+    The limit on time counts how long a call runs and sleeps; on Linux, not how long it waits for a processor.
+
     Rows are marked, not dropped. A function that needs a service or other state can't be checked this way.
 
     Input columns:

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
 START_SECONDS, GRACE_SECONDS = 300.0, 30.0
-"""How long the functions may take to load, and how much longer than its limit a call may take to be ended."""
+"""How long the functions may take to load, and how much longer than its time on the clock it may take to end a call."""
 MOST_LATE = 3
+STARVED_TIMES, STARVED_SECONDS = 10.0, 60.0
+"""What a call that waits for a processor gets on the clock: so many times its limit, or so many seconds more."""
 
 
 class SandboxError(RuntimeError):
@@ -38,6 +40,8 @@ class Outcome(NamedTuple):
     kept: bool
     result: str
     """The result as JSON, or the reason why the call isn't kept."""
+    late: bool = False
+    """Whether that says nothing of the call: the machine was too busy for it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Limits:
     """What a call may take."""
 
     seconds: float
+    """How long it's let run. On Linux, what it waits for a processor isn't counted."""
     memory: int
     """Bytes, beyond what the functions take when they are loaded."""
     result_length: int
@@ -52,6 +57,11 @@ class Limits:
     """Whether to try for a network namespace of its own. Where there's none, Python's sockets are refused."""
     untrusted: bool = False
     """Whether they run code that nobody has looked at: it may read what Python itself needs, and no other file."""
+
+    @property
+    def longest(self) -> float:
+        """Seconds on the clock, however little of it a call was let run."""
+        return max(STARVED_TIMES * self.seconds, self.seconds + STARVED_SECONDS)
 
 
 class Sandbox:
@@ -103,7 +113,8 @@ class Sandbox:
             start_new_session=True,
         )
         self._finalizer = weakref.finalize(self, end, process, folder)
-        settings = {"libpath": str(Path(self.libpath).resolve()), "folder": folder, **asdict(self.limits)}
+        paths = {"libpath": str(Path(self.libpath).resolve()), "folder": folder}
+        settings = {**paths, **asdict(self.limits), "longest": self.limits.longest}
         try:
             said = self._answer(settings, START_SECONDS)
         except TimeoutError:
@@ -138,15 +149,16 @@ class Sandbox:
             self.start()
         if name not in self.functions:
             return Outcome(False, f"there is no function {name!r:.100}; there are {', '.join(self.functions)}")
+        longest = self.limits.longest + GRACE_SECONDS
         try:
-            said = self._answer({"name": name, "arguments": arguments}, self.limits.seconds + GRACE_SECONDS)
+            said = self._answer({"name": name, "arguments": arguments}, longest)
         except TimeoutError:
             self.stop()
-            return Outcome(False, f"it took longer than {self.limits.seconds:g} s")
+            return Outcome(False, f"the process that runs the functions didn't answer within {longest:g} s", late=True)
         if said is None:
             self.stop()
             return Outcome(False, "it ended the process that runs the functions")
-        return Outcome(said["kept"], said["result"])
+        return Outcome(said["kept"], said["result"], said.get("late", False))
 
     def _answer(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """What the process answers; None where it ended. Raises TimeoutError where it's late."""

@@ -41,6 +41,8 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 PR_SET_PDEATHSIG = 1
 FILE_BYTES, OPEN_FILES, MOST_FILES = 1_000_000, 64, 100
 REASON_LENGTH = 500
+LOOK_SECONDS = 0.02
+"""How often it's looked how long a call was let run."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,6 +73,8 @@ class Limits(NamedTuple):
     folder: str
     """Where each call gets a folder of its own."""
     seconds: float
+    longest: float
+    """Seconds on the clock, however little of it a call was let run."""
     memory: int
     result_length: int
     network_namespace: bool
@@ -78,7 +82,7 @@ class Limits(NamedTuple):
 
 
 Outcome: TypeAlias = dict[str, Any]
-"""`kept`, and the `result`: as JSON, or the reason why it isn't kept."""
+"""`kept`, and the `result`: as JSON, or the reason why it isn't kept; `late` where the machine was too busy to tell."""
 
 
 def reply(replies: io.BufferedWriter, value: dict[str, Any]) -> None:
@@ -206,7 +210,6 @@ def run(function: Function | None, arguments: dict[str, Any], limits: Limits, st
         return outcome(False, "there is no such function")
     folder = tempfile.mkdtemp(dir=limits.folder)
     reader, writer = os.pipe()
-    deadline = time.monotonic() + limits.seconds
     child = os.fork()
     if child == 0:
         for each in (reader, *streams):
@@ -215,10 +218,14 @@ def run(function: Function | None, arguments: dict[str, Any], limits: Limits, st
     os.close(writer)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
-    said = said_until(reader, deadline, 10 * limits.result_length + 10 * REASON_LENGTH)
+    stopwatch = Stopwatch(child, limits)
+    said = said_in_time(reader, stopwatch, 10 * limits.result_length + 10 * REASON_LENGTH)
     os.close(reader)
-    status = status_at_end(child, deadline if said is not None else 0.0)
+    status = status_at_end(child, stopwatch if said is not None else None)
     shutil.rmtree(folder, ignore_errors=True)
+    if (said is None or status is None) and stopwatch.is_late:
+        why = f"in {limits.longest:g} s it wasn't let run for {limits.seconds:g} s: the machine is too busy"
+        return {**outcome(False, why), "late": True}
     if said is None or status is None:
         return outcome(False, f"it took longer than {limits.seconds:g} s")
     with suppress(ValueError):
@@ -228,13 +235,78 @@ def run(function: Function | None, arguments: dict[str, Any], limits: Limits, st
     return outcome(False, f"its process ended without a result (exit status {os.WEXITSTATUS(status)})")
 
 
-def said_until(reader: int, deadline: float, most: int) -> bytes | None:
-    """All that a fork writes; None where it's not done at the deadline, or writes too much."""
+class Thread(NamedTuple):
+    """What the system says of a thread."""
+
+    runnable: bool
+    """Whether it runs, or waits for a processor."""
+    ran: int
+    waited: int
+    """Nanoseconds, for a processor. A wait is added when it's over."""
+
+
+def threads_of(process: int | str) -> dict[str, Thread]:
+    """The threads of a process by their numbers; none where the system doesn't tell."""
+    found: dict[str, Thread] = {}
+    with suppress(OSError):
+        for each in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):
+                ran, waited, _ = map(int, (each / "schedstat").read_text().split())
+                state = (each / "stat").read_text().rpartition(")")[2].split()[0]
+                found[each.name] = Thread(state == "R", ran, waited)
+    return found
+
+
+WAITS_ARE_TOLD = any(each.ran for each in threads_of("self").values())
+
+
+class Stopwatch:
+    """How long a fork was let run: the time on the clock, less what its threads waited for a processor.
+
+    How busy the machine is isn't its fault. Where the system doesn't tell, all time counts.
+    """
+
+    def __init__(self, child: int, limits: Limits) -> None:
+        self.child, self.limits = child, limits
+        self.began = self.looked = time.monotonic()
+        self.next_look = self.began + LOOK_SECONDS
+        self.threads: dict[str, Thread] = {}
+        self.waited = self.let_run = 0.0
+        self.is_late = False
+        """Whether there's no time left on the clock, though it wasn't let run for as long as it may."""
+
+    def next(self) -> float:
+        """Seconds until it's to be asked again; 0 where the time is over."""
+        now = time.monotonic()
+        if now >= self.next_look:
+            self._look(now)
+            self.next_look = now + LOOK_SECONDS
+        if self.let_run >= self.limits.seconds:
+            return 0.0
+        self.is_late = now - self.began >= self.limits.longest
+        return 0.0 if self.is_late else self.next_look - now
+
+    def _look(self, now: float) -> None:
+        before, self.threads = self.threads, threads_of(self.child) if WAITS_ARE_TOLD else {}
+        none = Thread(runnable=False, ran=0, waited=0)
+        waits = [each.waited - before.get(name, none).waited for name, each in self.threads.items()]
+        self.waited += max(waits, default=0) / 1e9
+        # While a thread waits on, it isn't known how long it has. Once none does, all is known up to the look before.
+        if not any(each.runnable and each == before.get(name) for name, each in self.threads.items()):
+            self.let_run = self.looked - self.began - self.waited
+            self.looked = now
+
+
+def said_in_time(reader: int, stopwatch: Stopwatch, most: int) -> bytes | None:
+    """All that a fork writes; None where it's not done in its time, or writes too much."""
     parts: list[bytes] = []
     while sum(map(len, parts)) <= most:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([reader], [], [], left)[0]:
-            return None
+        left = stopwatch.next()
+        # What it wrote in its time may be seen later.
+        if not select.select([reader], [], [], left)[0]:
+            if not left:
+                return None
+            continue
         part = os.read(reader, 1 << 20)
         if not part:
             return b"".join(parts)
@@ -242,10 +314,10 @@ def said_until(reader: int, deadline: float, most: int) -> bytes | None:
     return None
 
 
-def status_at_end(child: int, deadline: float) -> int | None:
-    """How a fork ended; None where it had to be ended. Nothing of its process group is left."""
+def status_at_end(child: int, stopwatch: Stopwatch | None) -> int | None:
+    """How a fork ended; None where it had to be ended: without a stopwatch, at once. Nothing of its group is left."""
     ended, status = os.waitpid(child, os.WNOHANG)
-    while not ended and time.monotonic() < deadline:
+    while not ended and stopwatch is not None and stopwatch.next():
         time.sleep(0.0005)
         ended, status = os.waitpid(child, os.WNOHANG)
     with suppress(ProcessLookupError, PermissionError):

@@ -55,6 +55,10 @@ class VerifyCode(Verifier):
     on time, memory and output. That stops accidents and common mischief; it is no jail. Run it where a program that
     gets around Python can do no harm: in a container without secrets. Linux and macOS.
 
+    The limit on time counts how long a test runs and sleeps; on Linux, not how long it waits for a processor, so that
+    no code is wrong because the machine is busy. Where a test isn't let run for its time in ten times the limit, or a
+    minute more where that's longer, the solution stays undecided.
+
     Input columns:
         generation: a solution, or a list of them.
         tests (optional): the tests. Without any, nothing is decided.
@@ -109,10 +113,11 @@ class VerifyCode(Verifier):
 
 
 def verdict_on(code: str, tests: Sequence[CodeTest], sandbox: Sandbox) -> Verdict:
-    """The verdict of tests on code. What ends the process of a test doesn't pass it."""
+    """The verdict of tests on code. What ends the process of a test doesn't pass it; a busy machine decides nothing."""
     for number, test in enumerate(tests, 1):
         outcome = sandbox.call(test.kind, {"code": code, **test.arguments})
-        passed, why = json.loads(outcome.result) if outcome.kept else (False, outcome.result)
+        ended = None if outcome.late else False
+        passed, why = json.loads(outcome.result) if outcome.kept else (ended, outcome.result)
         if not passed:
             return Verdict(passed, None if passed is None else "tests", f"test {number} of {len(tests)}: {why}")
     return Verdict(True, "tests")

@@ -489,6 +489,84 @@ def test_a_provider_that_stays_away_ends_the_run_with_the_way_out() -> None:
             llm.generate_outputs(chats(50))
 
 
+class Away:
+    """Is away for as long as it's told to be."""
+
+    def __init__(self, failure: LLMError) -> None:
+        self.failure: LLMError | None = failure
+        self.tries = 0
+
+    async def __call__(self) -> str:
+        self.tries += 1
+        await asyncio.sleep(0.01)
+        if self.failure is not None:
+            raise self.failure
+        return "answer"
+
+
+def away(failure: LLMError, outage_timeout: float = 3600.0) -> tuple[Away, Limiter]:
+    limiter = Limiter(10, outage_timeout=outage_timeout)
+    limiter.heard()
+    return Away(failure), limiter
+
+
+@pytest.mark.parametrize("ends", ["is cancelled", "gives up"])
+@pytest.mark.parametrize("failure", [ConnectionFailedError("x"), OverloadedError("x", retry_after=LONGEST_PAUSE)])
+def test_a_run_after_one_that_met_an_outage_finds_out_at_once_that_the_provider_is_back(
+    failure: LLMError, ends: str
+) -> None:
+    async def main() -> float:
+        provider, limiter = away(failure, 3600.0 if ends == "is cancelled" else 100.0)
+        first = [asyncio.create_task(send(provider, limiter, 1)) for _ in range(10)]
+        if ends == "is cancelled":
+            await asyncio.sleep(LONGEST_PAUSE / 2)
+            assert limiter.circuit.is_open
+            for each in first:
+                each.cancel()
+        ended = await asyncio.gather(*first, return_exceptions=True)
+        kind = asyncio.CancelledError if ends == "is cancelled" else ProviderAwayError
+        assert {type(each) for each in ended} == {kind}
+        provider.failure = None
+        began = asyncio.get_running_loop().time()
+        assert await asyncio.gather(*(send(provider, limiter, 1) for _ in range(10))) == ["answer"] * 10
+        return asyncio.get_running_loop().time() - began
+
+    assert in_virtual_time(main()) < 0.1
+
+
+def test_a_run_after_a_cancelled_one_waits_for_a_provider_that_is_still_away_as_long_as_any() -> None:
+    async def main() -> list[str]:
+        provider, limiter = away(ConnectionFailedError("x"), outage_timeout=100.0)
+        first = [asyncio.create_task(send(provider, limiter, 1)) for _ in range(10)]
+        await asyncio.sleep(50)
+        for each in first:
+            each.cancel()
+        await asyncio.gather(*first, return_exceptions=True)
+        await asyncio.sleep(1000)
+        second = asyncio.gather(*(send(provider, limiter, 1) for _ in range(10)))
+        await asyncio.sleep(50)
+        provider.failure = None
+        return await second
+
+    assert in_virtual_time(main()) == ["answer"] * 10
+
+
+def test_who_joins_those_that_wait_for_a_provider_sends_nothing_before_they_would() -> None:
+    async def main() -> int:
+        provider, limiter = away(ConnectionFailedError("x"))
+        rows = [asyncio.create_task(send(provider, limiter, 1))]
+        await asyncio.sleep(60)
+        before = provider.tries
+        rows += [asyncio.create_task(send(provider, limiter, 1)) for _ in range(50)]
+        await asyncio.sleep(1)
+        tries = provider.tries - before
+        provider.failure = None
+        await asyncio.gather(*rows)
+        return tries
+
+    assert in_virtual_time(main()) <= 1
+
+
 @pytest.mark.usefixtures("quick_probes")
 def test_where_outages_are_not_waited_for_the_last_failure_is_raised_after_the_retries() -> None:
     down = Requests(*[ConnectionFailedError("x")] * 10)

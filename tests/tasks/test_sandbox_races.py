@@ -44,15 +44,18 @@ class Slow(Verifier):
         raise AssertionError("it started")
 
 
-def test_a_call_whose_answer_is_late_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_whose_answer_is_late_says_nothing_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(LIBRARY, Limits(0.3, LIMITS.memory, LIMITS.result_length))
     sandbox.start()
     assert sandbox._process is not None
     os.kill(sandbox._process.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.functions.sandbox.GRACE_SECONDS", 0.0)
+        patch.setattr("tasks.functions.sandbox.STARVED_TIMES", 1.0)
+        patch.setattr("tasks.functions.sandbox.STARVED_SECONDS", 0.0)
 
-        assert sandbox.call("add", {"a": 1}) == Outcome(False, "it took longer than 0.3 s")
+        why = "the process that runs the functions didn't answer within 0.3 s"
+        assert sandbox.call("add", {"a": 1}) == Outcome(False, why, late=True)
 
     sandbox.limits = LIMITS
     assert sandbox.call("add", {"a": 1}) == Outcome(True, "2")

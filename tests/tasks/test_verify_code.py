@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ import pytest
 from tasks import APIGenExecutionChecker, VerifyAnswer, VerifyCode
 from tasks.typing import Row
 from tests.conftest import LONGEST, ROOT, wait_for
+
+waits_are_told = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system doesn't tell waits")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +150,71 @@ def test_code_that_never_ends_is_stopped_and_costs_only_itself() -> None:
     # A slow machine may need longer for any program.
     wait_for(lambda: correct("print(1)") == [True], what="a program in time", pause=0.02)
     hasty.unload()
+
+
+@contextmanager
+def starved(step: VerifyCode) -> Iterator[None]:
+    """Has eight others busy on the one processor that a step's process may use."""
+    step.load()
+    assert step._sandbox is not None and step._sandbox._process is not None
+    processor = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(step._sandbox._process.pid, {processor})
+    busy = f"import os\nos.sched_setaffinity(0, {{{processor}}})\nprint(flush=True)\nwhile True: pass"
+    # In a session each: the scheduler may divide time by sessions.
+    others = [
+        subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, start_new_session=True) for _ in range(8)
+    ]
+    try:
+        for each in others:
+            assert each.stdout is not None and each.stdout.readline()
+        yield
+    finally:
+        for each in others:
+            each.kill()
+            each.communicate()
+
+
+@pytest.mark.slow
+@waits_are_told
+def test_right_code_that_is_starved_of_the_processor_is_right() -> None:
+    step = VerifyCode(timeout=1.0)
+    needs_half = "import time\nwhile time.process_time() < 0.5:\n    pass\nprint(1)"
+    in_a_thread = "import threading\ndef main():\n    " + needs_half.replace("\n", "\n    ")
+    in_a_thread += "\nthreading.Thread(target=main).start()"
+
+    with starved(step):
+        row = verified(step, {"input": "", "output": "1"}, [fenced(needs_half), fenced(in_a_thread)])
+    step.unload()
+
+    assert row["verification"] == [None, None]
+    assert row["correct"] == [True, True]
+
+
+@waits_are_told
+def test_code_that_never_ends_is_wrong_also_where_it_is_starved_of_the_processor() -> None:
+    step = VerifyCode(timeout=0.3)
+    endless = ["while True:\n    pass", "import time\ntime.sleep(1000)"]
+
+    with starved(step):
+        row = verified(step, {"input": "", "output": "1"}, list(map(fenced, endless)))
+    step.unload()
+
+    assert row["verification"] == ["test 1 of 1: it took longer than 0.3 s"] * 2
+    assert row["correct"] == [False, False]
+
+
+@waits_are_told
+def test_code_that_isnt_let_run_for_its_time_stays_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.functions.sandbox.STARVED_TIMES", 1.0)
+    monkeypatch.setattr("tasks.functions.sandbox.STARVED_SECONDS", 0.0)
+    step = VerifyCode(timeout=1.0)
+
+    with starved(step):
+        row = verified(step, {"input": "", "output": "1"}, fenced("while True:\n    pass"))
+    step.unload()
+
+    assert (row["correct"], row["verified_by"]) == (None, None)
+    assert row["verification"] == "test 1 of 1: in 1 s it wasn't let run for 1 s: the machine is too busy"
 
 
 def test_code_that_fails_a_test_isnt_put_to_the_others(verifier: VerifyCode) -> None:
