@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -554,6 +555,34 @@ def test_a_batch_at_openrouter_refuses_what_goes_online_alone_before_it_is_sent(
             submitted(llm_at(APIS["openrouter"], server, routing={"sort": "price"}))
 
         assert server.batches == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "routing", "told"),
+    [
+        (contract.SCHEMA, {}, 1),
+        (contract.SCHEMA, {"allow_fallbacks": False}, 1),
+        (contract.SCHEMA, {"only": ["openai"]}, 0),
+        (None, {}, 0),
+    ],
+)
+def test_that_no_provider_of_a_batch_at_openrouter_is_held_to_a_schema_is_told_before_it_is_sent(
+    schema: Any, routing: dict[str, Any], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return sum("takes no `require_parameters`" in record.getMessage() for record in caplog.records)
+
+    class Noting(OpenRouterStandIn):
+        told_before: int | None = None
+
+        def create(self, given: dict[str, Any]) -> Any:
+            self.told_before = said()
+            return super().create(given)
+
+    with Noting() as server, caplog.at_level(logging.WARNING, "llms.providers.openrouter"):
+        submitted(llm_at(APIS["openrouter"], server, routing=routing, structured_output=schema), 2)
+
+        assert server.told_before == said() == told
 
 
 @pytest.mark.parametrize("extra", [{"provider": {"data_collection": "deny"}}, {"model": "another"}])
