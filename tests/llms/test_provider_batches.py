@@ -20,6 +20,7 @@ from llms.errors import (
     IncompleteResultsError,
     LLMError,
     ModelNotFoundError,
+    OfflineBatchGenerationNotFinishedError,
     OverloadedError,
     UndecidedJobError,
 )
@@ -455,6 +456,56 @@ def test_fireworks_has_not_cancelled_a_new_job_that_is_not_found_yet(made_here: 
             results_of(llm, job.id)
         server.gone.clear()
         assert run_sync(llm.job_status(job.id)).state == "waiting"
+
+
+def test_an_old_job_at_fireworks_that_is_not_found_is_looked_for_again() -> None:
+    with FireworksStandIn() as server:
+        job = submitted(llm_at(APIS["fireworks"], server), 2)
+        # To another process it's as old as the stand-in says.
+        llm = llm_at(APIS["fireworks"], server)
+        server.end(server.job(job.id), FireworksStandIn.first, answered=1)
+        server.gone.add(job.id)
+
+        assert run_sync(llm.job_status(job.id)).status == "cancelled"
+        with pytest.raises(IncompleteResultsError, match="isn't found, while its dataset is there"):
+            results_of(llm, job.id)
+        server.gone.clear()
+        with pytest.raises(IncompleteResultsError, match="is 'creating': a moment ago it wasn't found"):
+            results_of(llm, job.id)
+
+
+def test_a_job_at_fireworks_is_not_gone_where_its_dataset_cannot_be_asked_for() -> None:
+    class Away(FireworksStandIn):
+        def got(self, path: str, headers: Any) -> Any:
+            return (503, b"", {}) if "/datasets/" in path else super().got(path, headers)
+
+    with Away() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        with pytest.raises(OverloadedError):
+            run_sync(llm.job_status("stillflow-1"))
+
+
+def test_inputs_of_a_job_at_fireworks_that_was_not_found_once_are_waited_for() -> None:
+    chats: Any = [[{"role": "user", "content": f"number {number}"}] for number in range(2)]
+    with FireworksStandIn() as server:
+        made = llm_at(APIS["fireworks"], server)
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            made.generate_outputs(inputs=chats)
+        llm = llm_at(APIS["fireworks"], server, jobs_ids=made.jobs_ids)
+        (job,) = server.batches
+        server.gone.add(job.id)
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            llm.generate_outputs(inputs=chats)
+        assert llm._incomplete
+
+        # What comes later is told from it.
+        server.gone.clear()
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            llm.generate_outputs(inputs=chats)
+        assert not llm._incomplete
+
+        server.end(job, "JOB_STATE_COMPLETED", answered=2)
+        assert [output["generations"] for output in llm.generate_outputs(inputs=chats)] == [["Fine."]] * 2
 
 
 def test_fireworks_has_cancelled_a_new_job_that_this_process_told_to_stop() -> None:
