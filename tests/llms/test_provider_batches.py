@@ -17,11 +17,15 @@ from llms.batch import MARK, BatchResult, JobStatus, OfflineBatchLLM, mark_of
 from llms.errors import (
     AuthenticationError,
     BadRequestError,
+    ContentFilterError,
+    ContextLengthError,
     IncompleteResultsError,
     LLMError,
     ModelNotFoundError,
     OfflineBatchGenerationNotFinishedError,
     OverloadedError,
+    QuotaExceededError,
+    RateLimitError,
     UndecidedJobError,
 )
 from llms.loop import run_sync
@@ -722,6 +726,52 @@ def test_times_and_counts_of_a_job_at_zai_are_read_as_they_come() -> None:
 
     assert (status.total, status.answered, status.refused) == (3, 2, 1)
     assert status.created == 1_700_000_000
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, None])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("1302", RateLimitError),
+        (1113, QuotaExceededError),
+        ("1210", BadRequestError),
+        ("1211", ModelNotFoundError),
+        ("1234", OverloadedError),
+        ("1261", ContextLengthError),
+        ("1301", ContentFilterError),
+        ("1002", AuthenticationError),
+    ],
+)
+def test_a_code_of_zai_says_what_became_of_a_request_whatever_the_status_beside_it(
+    code: str | int, kind: type[LLMError], status: int | None
+) -> None:
+    class Refusing(ZAIStandIn):
+        def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+            response = {"status_code": status, "body": {"error": {"code": code, "message": "in words"}}}
+            return {"response": response, "custom_id": line["custom_id"], "id": "batch_1"}
+
+    with Refusing() as server:
+        llm = llm_at(APIS["zai"], server)
+        job = submitted(llm, 2)
+        server.end(server.job(job.id), "completed", answered=1, refused=1)
+        results = results_of(llm, job.id)
+
+    assert isinstance(results["0"].outcome, dict)
+    assert type(results["1"].outcome) is kind
+    assert "in words" in str(results["1"].outcome)
+
+
+def test_an_empty_account_at_zai_is_not_told_to_wait() -> None:
+    class Empty(ZAIStandIn):
+        def reply(self, path: str, headers: Any, content: bytes) -> Any:
+            said = {"error": {"code": "1113", "message": "Insufficient balance or no resource package."}}
+            return 429, json.dumps(said).encode(), {}
+
+    with Empty() as server:
+        with pytest.raises(QuotaExceededError, match="Insufficient balance"):
+            ZAILLM(model="m", base_url=server.url, api_key=SecretStr(KEY)).generate_outputs(inputs=[contract.CHAT])
+        with pytest.raises(QuotaExceededError, match="Insufficient balance"):
+            submitted(llm_at(APIS["zai"], server))
 
 
 @pytest.mark.parametrize("name", ["dashscope", "moonshot", "zai"])
