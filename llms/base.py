@@ -124,6 +124,12 @@ class LLM(Configurable, ABC):
         """What of this LLM decides its answers, as JSON values: the same in a clone and where it's installed."""
         return {**super().identity(), "provider": self.provider.removeprefix(ROOT)}
 
+    def fingerprints(self) -> dict[str, str]:
+        """What of its model lies on this machine, by what it holds: of each field that names such a file or folder a
+        digest. A model may be trained anew into its folder. Raises OSError where one can't be read.
+        """
+        return {}
+
     def addressee(self) -> dict[str, Any]:
         """Who is asked and with which parameters, as JSON values: what all its questions have in common.
 

@@ -540,6 +540,10 @@ class OfflineBatchLLM(AsyncLLM):
         """How jobs ended, and the outcomes of their requests by key."""
         while True:
             statuses = await self._statuses(jobs)
+            for status in statuses:
+                if status.state == "waiting":
+                    # It may have been taken for one that has ended.
+                    self._incomplete.pop(status.id, None)
             if all(status.state != "waiting" for status in statuses):
                 outcomes: dict[str, GenerateOutput | LLMError] = {}
                 every = True

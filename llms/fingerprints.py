@@ -23,10 +23,13 @@ OF_A_MODEL = frozenset(
 """How the files of a folder end that decide what its model answers."""
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, nested: bool = False) -> str:
     """A digest of a file, or of the files of a model that lie in a folder.
 
     Of large files it's made of samples. A file that hasn't changed since is read once in a process.
+
+    Args:
+        nested: whether what lies in folders of the folder is of the model as well.
 
     Raises:
         OSError: it isn't there, or can't be read.
@@ -34,8 +37,9 @@ def fingerprint(path: Path) -> str:
     if not path.is_dir():
         return _of_file(path)
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(each for each in path.iterdir() if each.suffix in OF_A_MODEL and each.is_file()):
-        digest.update(f"{file.name}\0{_of_file(file)}\n".encode("utf-8", "surrogateescape"))
+    every = path.rglob("*") if nested else path.iterdir()
+    for file in sorted(each for each in every if each.suffix in OF_A_MODEL and each.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{_of_file(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -113,7 +113,8 @@ class Node:
     def folder(self, *parts: str) -> str:
         """Where its shards are kept: by its name, what decides its rows, and, without a cache, the run."""
         lane = {"lane": self.lane} if self.lane else {}
-        decides = digest({"name": self.name, **self.step.identity(), **lane})
+        files = self.step.answerer.fingerprints() if isinstance(self.step, ModelStep) else {}
+        decides = digest({"name": self.name, **self.step.identity(), **lane, **({"files": files} if files else {})})
         fresh = () if self.use_cache else (f"{RUN_FOLDER}{self.run.id}",)
         return self.run.storage.path("steps", self.name, decides, *fresh, *parts)
 

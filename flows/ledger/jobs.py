@@ -118,6 +118,8 @@ async def settle(jobs: Jobs, record: JobRecord, status: JobStatus, llm: OfflineB
     seen = record.seen(status)
     tell_of_unknown_state(record, status)
     if status.state == "waiting":
+        # It may have been taken for one that has ended.
+        seen = replace(seen, incomplete=0.0)
         jobs.update(seen)
         return seen
     if isinstance(status.error, QueueFullError):

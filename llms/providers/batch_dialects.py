@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from llms.batch import MARK, BatchLimits
+
+Meanings: TypeAlias = Mapping[str, tuple[int, str]]
+"""By a provider's own code: the HTTP status that means the same, and OpenAI's code where it has one for that."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class BatchDialect:
     """The most bytes of one line."""
     deletes_input: bool = False
     """Whether the file that a job was made of is deleted by itself, where one doesn't say otherwise."""
+    meanings: Meanings = field(default_factory=dict[str, tuple[int, str]])
+    """Of codes that say more than the status beside them, where there is one; online as well."""
 
 
 ANY = BatchDialect()
@@ -83,6 +90,19 @@ MOONSHOT = BatchDialect(
     several_answers=False,
 )
 
+# https://docs.bigmodel.cn/cn/api/api-code, those that leave no doubt. An empty account comes with the status 429.
+ZAI_CODES: Meanings = {
+    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), (401, "")),
+    **dict.fromkeys(("1110", "1111", "1112", "1121", "1220"), (403, "")),
+    "1113": (402, ""),
+    **dict.fromkeys(("1120", "1234", "1312"), (503, "")),
+    **dict.fromkeys(("1210", "1212", "1213", "1214", "1215"), (400, "")),
+    **dict.fromkeys(("1211", "1221", "1222"), (404, "")),
+    "1261": (400, "context_length_exceeded"),
+    **dict.fromkeys(("1300", "1301"), (400, "content_filter")),
+    **dict.fromkeys(("1302", "1303", "1304", "1305"), (429, "")),
+}
+
 # https://docs.bigmodel.cn/cn/guide/tools/batch: the window isn't asked for any more. A file's name can't be looked up.
 ZAI = BatchDialect(
     hosts=("z.ai", "bigmodel.cn"),
@@ -92,6 +112,7 @@ ZAI = BatchDialect(
     several_answers=False,
     chat_path="/v4/chat/completions",
     deletes_input=True,
+    meanings=ZAI_CODES,
 )
 
 # https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference: of chats and embeddings. Its reference has

@@ -220,16 +220,15 @@ class EngineLLM(LLM):
     def addressee(self) -> dict[str, Any]:
         said = super().addressee()
         known = {name: each for name, each in said.items() if name not in NOT_LOADED}
-        return self.service_at(**known, **self._form(), **self._here())
+        files = self.fingerprints()
+        return self.service_at(**known, **self._form(), **({"files": files} if files else {}))
 
     def _form(self) -> dict[str, Any]:
         return {"chat_template": self.chat_template} if self.chat_template else {}
 
-    def _here(self) -> dict[str, Any]:
-        """What is loaded from this machine, by what it holds: a model may be trained anew into its folder."""
+    def fingerprints(self) -> dict[str, str]:
         paths = {name: Path(path) for name in FROM_A_FOLDER if (path := getattr(self, name, None))}
-        found = {name: fingerprint(path) for name, path in paths.items() if path.exists()}
-        return {"files": found} if found else {}
+        return {name: fingerprint(path) for name, path in paths.items() if path.exists()}
 
     def question(self, given: FormattedInput, num_generations: int = 1) -> Any:
         prompt, schema = split_input(given)

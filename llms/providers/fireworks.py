@@ -79,7 +79,7 @@ SECONDS_TO_BE_FOUND = SECONDS_AFTER_THE_END
 """So long after its dataset was made, by the provider's clock, or the job itself by this process, a job that isn't
 found may still be: what was just made isn't known everywhere at once, and the upload comes in between."""
 CANCELLED = "cancelled"
-"""Also the state of a job that isn't there any more, while its input is: see `cancel_job`."""
+"""Also the state of a job that isn't found, while its input is there: see `cancel_job`."""
 # Of a dataset.
 READY, UPLOADING = "READY", "UPLOADING"
 
@@ -289,13 +289,14 @@ class FireworksLLM(ChatBatchesLLM):
         }
 
     async def job_status(self, job_id: str) -> JobStatus:
-        return self._status_from(await self._job(job_id))
+        return self._status_from(await self._job(job_id) or _cancelled_job(job_id))
 
-    async def _job(self, job_id: str) -> dict[str, Any]:
-        """The job; as a cancelled one, where only its input is there.
+    async def _job(self, job_id: str) -> dict[str, Any] | None:
+        """The job. None where only its input is there.
 
         Raises:
-            OverloadedError: it isn't found, and it's so new that this may mean nothing.
+            OverloadedError: it isn't found, and it's so new that this may mean nothing; or whether its input is there
+                can't be said now.
             LLMError: one of its kinds, by the provider's answer.
         """
         try:
@@ -303,13 +304,13 @@ class FireworksLLM(ChatBatchesLLM):
         except ModelNotFoundError as error:
             try:
                 dataset = await self._get(self._dataset_at(job_id))
-            except LLMError:
-                raise error from None
+            except LLMError as problem:
+                raise (problem if problem.retryable else error) from None
             made = max(seconds_of(dataset.get("createTime")), self._made_here.get(job_id, 0.0))
             if time.time() - made < SECONDS_TO_BE_FOUND and job_id not in self._cancelled:
                 said = f"batch {job_id!r} isn't found, and may be yet: its dataset was made a short time ago"
                 raise OverloadedError(said) from None
-            return {"name": job_id, "state": CANCELLED, "outputDatasetId": output_of(job_id)}
+            return None
 
     async def _jobs(self) -> AsyncIterator[tuple[dict[str, Any], JobStatus]]:
         token = ""
@@ -332,8 +333,17 @@ class FireworksLLM(ChatBatchesLLM):
             return None
 
     async def job_results(self, job_id: str) -> AsyncGenerator[BatchResult]:
-        """What the files of a job's output hold: answers and errors, in any order. Of a job that failed, nothing."""
-        job = self.as_job(await self._job(job_id))
+        """What the files of a job's output hold: answers and errors, in any order. Of a job that failed, nothing.
+
+        Raises:
+            IncompleteResultsError: as in the base; also where the job isn't found, unless this process deleted it, or
+                is still worked on: one look at the API isn't enough to call a job cancelled that is paid.
+            LLMError: one of its kinds, by the provider's answer.
+        """
+        found = await self._job(job_id)
+        job = self.as_job(found or _cancelled_job(job_id))
+        if found is not None and self._status_from(found).state == "waiting":
+            raise IncompleteResultsError(f"batch {job_id!r} is {job['status']!r}: a moment ago it wasn't found")
         dataset, answers = text_in(job["output_file_id"]), 0
         counted = count_in(job["request_counts"]["completed"])
         gone: LLMError | None = None
@@ -357,6 +367,8 @@ class FireworksLLM(ChatBatchesLLM):
         if answers < counted or (gone and job["status"] == COMPLETED):
             has = f"its dataset {dataset!r} isn't found" if gone else f"it has {answers:,} of {counted:,} answers"
             raise IncompleteResultsError(f"batch {job_id!r} is {job['status']!r}, but {has}", gone=gone)
+        if found is None and job_id not in self._cancelled:
+            raise IncompleteResultsError(f"batch {job_id!r} isn't found, while its dataset is there")
 
     async def _addresses(self, dataset: str) -> list[str]:
         """Where the files of a dataset are read, for some minutes, by whoever has the address. Raises LLMError."""
@@ -413,6 +425,11 @@ def last_part(name: object) -> str:
 def output_of(dataset: str) -> str:
     """The dataset with the results of a job made of `dataset`."""
     return f"{dataset}-out"
+
+
+def _cancelled_job(job_id: str) -> dict[str, Any]:
+    """What is left of a job of which only the input is there."""
+    return {"name": job_id, "state": CANCELLED, "outputDatasetId": output_of(job_id)}
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

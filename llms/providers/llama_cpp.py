@@ -92,6 +92,10 @@ class LlamaCppLLM(ClientLlamaCpp):
     def identity(self) -> dict[str, Any]:
         return {**super(ClientLlamaCpp, self).identity(), "base_url": ""}
 
+    def fingerprints(self) -> dict[str, str]:
+        path = Path(self.model_path).expanduser()
+        return {"model_path": fingerprint(path)} if path.is_file() else {}
+
     def addressee(self) -> dict[str, Any]:
         """The file by what it has, wherever it lies. Raises BadRequestError where it isn't there."""
         path = self._path()

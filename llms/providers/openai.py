@@ -64,7 +64,7 @@ from llms.http import json_object, logprobs_in, plain_refusal, trusted_certifica
 from llms.images import image_bytes, image_output, is_address
 from llms.loop import PerLoop
 from llms.parameters import Unasked, short
-from llms.providers.batch_dialects import BatchDialect, dialect_of
+from llms.providers.batch_dialects import ANY, BatchDialect, Meanings, dialect_of
 from llms.providers.parameters import (
     FrequencyPenalty,
     Logprobs,
@@ -312,6 +312,9 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
 
     _clients: PerLoop[AsyncOpenAI] = PrivateAttr(default_factory=PerLoop)
 
+    def refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> LLMError:
+        return refusal_from(self.statuses.get(status, status), headers, content, self.batch_dialect().meanings)
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return _json_object(await self.posted(path, body))
 
@@ -350,10 +353,10 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
         if isinstance(error, openai.APIStatusError):
             if error.code == QUEUE_FULL or FULL.search(_message(error)):
                 return queue_full(_message(error))
-            headers = error.response.headers
-            return error_for_status(
-                error.status_code, _message(error), code=error.code or "", retry_after=retry_after_in(headers)
-            )
+            said = str(error.code or "")
+            status, code = self.batch_dialect().meanings.get(said, (error.status_code, said))
+            retry_after = retry_after_in(error.response.headers)
+            return error_for_status(status, _message(error), code=code, retry_after=retry_after)
         if isinstance(error, openai.APIConnectionError):
             return connection_error(error, self.url(), self.timeout, self.url_variable)
         return LLMError(f"{type(error).__name__}: {error}")
@@ -542,7 +545,7 @@ class ChatBatchesLLM(ChatCompletionsLLM, OfflineBatchLLM):
                             continue
                         lines += 1
                         answers += name == "output_file_id"
-                        result = read_result(line, self.answering_model())
+                        result = read_result(line, self.answering_model(), self.batch_dialect().meanings)
                         if result is not None:
                             yield result
             except (BadRequestError, ModelNotFoundError) as error:
@@ -1060,40 +1063,44 @@ def _custom_id_in(line: bytes) -> str:
         return ""
 
 
-def read_result(line: bytes, asked: str = "") -> BatchResult | None:
+def read_result(line: bytes, asked: str = "", meanings: Meanings = ANY.meanings) -> BatchResult | None:
     """The outcome from one line of a job's output or error file. None for one that names no request."""
     try:
         found = object_in(json_in(line))
     except ValueError:
         return result_of_unreadable(line)
-    result = result_from(found, asked)
+    result = result_from(found, asked, meanings)
     return result if result.custom_id else None
 
 
-def result_from(line: Mapping[str, Any], asked: str = "") -> BatchResult:
+def result_from(line: Mapping[str, Any], asked: str = "", meanings: Meanings = ANY.meanings) -> BatchResult:
     """The outcome from one line of a job's output or error file.
 
     Args:
         line: `{"custom_id": ..., "response": {"status_code": ..., "body": ...}, "error": ...}`.
         asked: the model that has to have answered, as in `llms.batch.outcome_of`.
+        meanings: of the provider's own codes.
     """
     key, mark = split_custom_id(text_in(line.get("custom_id")))
     response = object_in(line.get("response"))
-    return BatchResult(key, _outcome_in(line, response, asked), mark)
+    return BatchResult(key, _outcome_in(line, response, asked, meanings), mark)
 
 
-def _outcome_in(line: Mapping[str, Any], response: Mapping[str, Any], asked: str) -> GenerateOutput | LLMError:
+def _outcome_in(
+    line: Mapping[str, Any], response: Mapping[str, Any], asked: str, meanings: Meanings
+) -> GenerateOutput | LLMError:
     body = object_in(response.get("body"))
     status = number_in(response.get("status_code"))
     if status is not None and 400 <= status < 1000:
         # vLLM and Mistral tell what was wrong beside the answer, and nest it.
         said, code = words_in(body, response.get("body"), line.get("error"))
-        return error_for_status(int(status), said or short(response.get("body")), code=code)
+        meant, code = meanings.get(code, (int(status), code))
+        return error_for_status(meant, said or short(response.get("body")), code=code)
     usage = billed(openai_usage(body))
     if not any(body.get(name) for name in ANSWER_FIELDS):
         no_answer = status is not None and status < 100
         said, code = ("", "") if no_answer else words_in(line.get("error"), body, response.get("body"))
-        return _line_error(said, code, usage)
+        return _line_error(said, code, usage, meanings)
     if status is not None and not 200 <= status < 300:
         return InvalidResponseError(f"the request came to nothing at the provider (status {int(status)})")
     return outcome_of(lambda: parse_answer(body, _path_of(body)), asked, body.get("model"), usage)
@@ -1104,10 +1111,13 @@ def _path_of(body: Mapping[str, Any]) -> str:
     return PATHS.get(str(body.get("object")), IMAGES if "data" in body else CHAT)
 
 
-def _line_error(said: str, code: str, usage: Sequence[Usage]) -> LLMError:
+def _line_error(said: str, code: str, usage: Sequence[Usage], meanings: Meanings) -> LLMError:
     """The error of a line without an answer. Without words and a code, the request came to nothing."""
     if not said and not code:
         return InvalidResponseError("the provider gave no answer to it", usage=usage)
+    if code in meanings:
+        status, meant = meanings[code]
+        return error_for_status(status, said or code, code=meant)
     if code.isdigit() and int(code) >= 400:
         return error_for_status(int(code), said or code)
     if not code and NO_ANSWER.search(said):
@@ -1122,7 +1132,9 @@ def _message(error: Any) -> str:
     return short(str(body)) if body else str(error.message)
 
 
-def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> LLMError:
+def refusal_from(
+    status: int, headers: Mapping[str, str], content: bytes, meanings: Meanings = ANY.meanings
+) -> LLMError:
     """The error for an answer with an HTTP status of 400 or more."""
     try:
         body = json_object(content)
@@ -1134,6 +1146,7 @@ def refusal_from(status: int, headers: Mapping[str, str], content: bytes) -> LLM
     code = str(inner.get("code") or "")
     if code == QUEUE_FULL or FULL.search(said):
         return queue_full(said)
+    status, code = meanings.get(code, (status, code))
     return error_for_status(status, said, code=code, retry_after=retry_after_in(headers))
 
 

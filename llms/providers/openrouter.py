@@ -6,11 +6,12 @@ openrouter 1.3.84 has them (2026-11). What it writes for a request that an expir
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from llms.batch import BatchLimits, BatchRequest, BatchResult, JobFile, JobStatus
 from llms.errors import BadRequestError, IncompleteResultsError, LLMError
@@ -45,12 +46,15 @@ OF_A_BATCH = frozenset({"only", "allow_fallbacks"})
 OF_A_JOB = frozenset({"model", "provider"})
 """Of a request's fields, those that a batch has once for all."""
 
+logger = logging.getLogger(__name__)
+
 
 class OpenRouterLLM(ChatBatchesLLM):
     """A model by OpenRouter, with the key in OPENROUTER_API_KEY.
 
     Of an answer that has to fit a schema, only providers that hold to one are asked. What a request cost is what
-    OpenRouter says. A batch goes to one provider; `routing` can say which ones it may be.
+    OpenRouter says. A batch goes to one provider; `routing` can say which ones it may be. Without that it may be one
+    that holds to no schema: the API has no way to ask for another.
 
     Example:
         >>> llm = OpenRouterLLM(model="deepseek/deepseek-v3.2")
@@ -76,6 +80,9 @@ class OpenRouterLLM(ChatBatchesLLM):
         dict[str, Any],
         Field(title="Providers", description="Which of them may answer: only, order, allow_fallbacks, sort."),
     ] = {}
+
+    _warned: bool = PrivateAttr(default=False)
+    """Whether it was said that nothing holds a batch's provider to a schema."""
 
     async def agenerate(  # pyright: ignore[reportIncompatibleMethodOverride] -- its keywords are the runtime parameters
         self,
@@ -132,7 +139,18 @@ class OpenRouterLLM(ChatBatchesLLM):
                 "a batch at OpenRouter takes images by their http address, got one as data: give the address, or ask"
                 " online"
             )
+        if "require_parameters" in request.body.get("provider", {}) and not self.routing.get("only"):
+            self._warn_of_schema()
         return request
+
+    def _warn_of_schema(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: a batch at OpenRouter takes no `require_parameters`, so it may go to a provider that holds to no"
+                " schema: name those that do in `routing` (`only`), or ask online",
+                self.model,
+            )
 
     def batch_line(self, request: BatchRequest) -> bytes:
         """A line for a request. The model and the provider are the batch's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, SecretStr
@@ -9,6 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from llms.embeddings import Embeddings
 from llms.errors import ModelNotFoundError
 from llms.extras import package
+from llms.fingerprints import fingerprint
 from llms.parameters import Unasked
 
 
@@ -65,6 +67,15 @@ class SentenceTransformerEmbeddings(Embeddings):
     @property
     def model_name(self) -> str:
         return self.model
+
+    def fingerprints(self) -> dict[str, str]:
+        folder = Path(self.model)
+        # Some of its modules have folders of their own.
+        return {"model": fingerprint(folder, nested=True)} if folder.is_dir() else {}
+
+    def addressee(self) -> dict[str, Any]:
+        files = self.fingerprints()
+        return {**super().addressee(), **({"files": files} if files else {})}
 
     def load(self) -> None:
         """Load the weights.

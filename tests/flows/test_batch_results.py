@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from flows.authoring.saving import collect
 from flows.engine.batching import is_forgotten
@@ -17,13 +18,15 @@ from flows.ledger.jobs import custom_id, find, poll, still_holding
 from flows.ledger.records import JobRecord, Jobs, QueueLimit, queue_of
 from flows.store.storage import Storage
 from flows.waiting.watching import Watched, by_account, seen_now, told_problem
-from llms import AnthropicLLM, InvalidResponseError, OpenAILLM
+from llms import AnthropicLLM, FireworksLLM, InvalidResponseError, OpenAILLM
 from llms.batch import MARK
 from llms.loop import run_sync
 from tasks import TextGeneration
 from tasks.steps import failure_in
 from tasks.typing import Row
 from tests.conftest import LONGEST
+from tests.llms.batch_wires import FireworksStandIn
+from tests.llms.wires import KEY
 from tests.odd_provider import Job, Lines, OddProvider, error_line, line
 
 
@@ -108,6 +111,50 @@ def test_what_never_comes_is_submitted_again_after_some_minutes(storage: Path, m
     assert taken.state == "ended"
     assert jobs.all_open() == []
     assert lines_kept(storage) == 6
+
+
+def fireworks_at(server: FireworksStandIn) -> FireworksLLM:
+    key = SecretStr(KEY)
+    return FireworksLLM(
+        model="m", base_url=server.url, api_key=key, use_offline_batch_generation=True, **FireworksStandIn.fields
+    )
+
+
+def test_a_job_at_fireworks_that_is_not_found_once_is_not_submitted_again(storage: Path) -> None:
+    with FireworksStandIn() as server:
+        record: Any = submitted(storage, server, fireworks_at(server), 2)
+        # To another process it's as old as the stand-in says.
+        llm, jobs = fireworks_at(server), Jobs(Storage(str(storage)))
+        server.gone.add(record.job)
+        record = run_sync(poll(jobs, record, llm))
+        assert (record.state, record.is_settling) == ("waiting", True)
+
+        server.gone.clear()
+        record = run_sync(poll(jobs, record, llm))
+        assert (record.state, record.status, record.is_settling) == ("waiting", "creating", False)
+        assert jobs.all_open() == [record]
+
+        server.end(server.job(record.job), "JOB_STATE_COMPLETED", answered=2)
+        taken = run_sync(poll(jobs, record, llm))
+
+    assert taken is not None
+    assert taken.state == "ended"
+    assert lines_kept(storage) == 2
+
+
+def test_a_job_at_fireworks_that_is_not_found_for_minutes_is_cancelled(storage: Path) -> None:
+    with FireworksStandIn() as server:
+        record: Any = submitted(storage, server, fireworks_at(server), 2)
+        llm, jobs = fireworks_at(server), Jobs(Storage(str(storage)))
+        server.gone.add(record.job)
+        record = run_sync(poll(jobs, record, llm))
+        minutes_ago = replace(record, incomplete=time.time() - 301)
+        jobs.write(minutes_ago)
+        taken = run_sync(poll(jobs, minutes_ago, llm))
+
+    assert taken is not None
+    assert (taken.state, taken.status) == ("ended", "cancelled")
+    assert jobs.all_open() == []
 
 
 def test_a_result_is_kept_once_however_often_it_is_read(storage: Path) -> None:
@@ -309,7 +356,7 @@ def test_jobs_that_came_long_after_an_intent_keep_it_from_nothing(storage: Path)
         assert not run_sync(find(jobs, record, llm)).unsure
 
 
-def submitted(storage: Path, provider: OddProvider, llm: Any, count: int, run: str = "another") -> JobRecord:
+def submitted(storage: Path, provider: Any, llm: Any, count: int, run: str = "another") -> JobRecord:
     """The record of a job that a run made, whose process has ended since."""
     jobs = Jobs(Storage(str(storage)))
     with llm.job_writer() as writer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import linecache
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, PrivateAttr, TypeAdapter, validate_call
 
+from flows.ledger import space_of
 from llms import LLM, AnyLLM, AsyncLLM, LLMError, ParameterError, RateLimitError
 from llms.loop import run_sync
 from llms.typing import ChatType, GenerateOutput, HiddenState
@@ -68,8 +71,6 @@ class CustomAsyncLLM(AsyncLLM):
 @pytest.fixture
 def my_llms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The user's own module, importable as `my_llms`."""
-    import importlib
-
     (tmp_path / "my_llms.py").write_text(SEED_MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("my_llms")
@@ -126,6 +127,48 @@ def test_the_custom_llms_of_the_guide_take_part_by_their_import_path(my_llms: An
 def test_an_import_path_that_leads_nowhere_is_told(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TypeAdapter(AnyLLM).validate_python({"provider": path})
+
+
+HELPED_MODULE = """
+from typing import ClassVar
+
+from llms import AsyncLLM
+
+def said(text):
+    return text.upper()
+
+class Helped(AsyncLLM):
+    version: ClassVar[int] = 1
+
+    @property
+    def model_name(self):
+        return "my-model"
+
+    async def agenerate(self, input, num_generations: int = 1):
+        texts = [said(input[-1]["content"])] * num_generations
+        counts = [0] * num_generations
+        return {"generations": texts, "statistics": {"input_tokens": counts, "output_tokens": counts}}
+"""
+
+
+def test_kept_answers_belong_to_the_class_of_an_own_llm_and_not_to_what_it_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def space(old: str = "", new: str = "") -> str:
+        (tmp_path / "my_helped.py").write_text(HELPED_MODULE.replace(old, new) if old else HELPED_MODULE)
+        sys.modules.pop("my_helped", None)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        return space_of(importlib.import_module("my_helped").Helped())
+
+    before = space()
+    assert space("text.upper()", "text.lower()") == before
+    # As the README has it.
+    assert space("ClassVar[int] = 1", "ClassVar[int] = 2") != before
+    del sys.modules["my_helped"]
 
 
 SECRET = "the-value-of-another-variable"

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from flows.authoring.saving import collect
+from flows.engine.graph import load
 from flows.ledger import space_of
-from llms import LlamaCppLLM, MlxLLM, TransformersLLM, vLLM
+from llms import LlamaCppLLM, MlxLLM, SentenceTransformerEmbeddings, TransformersLLM, vLLM
+from tasks import EmbeddingGeneration
 
 SIZE = 40 * 2**20
 """Of a file that isn't read whole."""
@@ -17,7 +20,7 @@ SIZE = 40 * 2**20
 
 def written(path: Path, content: bytes, *, size: int = 0, at: int = 0) -> Path:
     """A file of zeros with `content` somewhere in it; it takes no room for the zeros."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     with path.open("wb") as file:
         file.truncate(size)
         file.seek(at)
@@ -41,7 +44,7 @@ def test_a_file_is_the_same_model_wherever_it_lies(tmp_path: Path) -> None:
     assert space_of(LlamaCppLLM(model_path=str(here))) == space_of(LlamaCppLLM(model_path=str(there)))
 
 
-@pytest.mark.parametrize("kind", [TransformersLLM, vLLM, MlxLLM])
+@pytest.mark.parametrize("kind", [TransformersLLM, vLLM, MlxLLM, SentenceTransformerEmbeddings])
 @pytest.mark.parametrize("name", ["model.safetensors", "model.gguf", "config.json", "tokenizer.json"])
 def test_a_model_that_was_trained_anew_into_its_folder_is_another_one(kind: Any, name: str, tmp_path: Path) -> None:
     written(tmp_path / "config.json", b"{}")
@@ -52,13 +55,50 @@ def test_a_model_that_was_trained_anew_into_its_folder_is_another_one(kind: Any,
     assert after != before
 
 
-def test_what_else_lies_in_a_models_folder_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [TransformersLLM, SentenceTransformerEmbeddings])
+def test_what_else_lies_in_a_models_folder_changes_nothing(kind: Any, tmp_path: Path) -> None:
     written(tmp_path / "model.safetensors", b"weights")
-    before = space_of(TransformersLLM(model=str(tmp_path)))
+    before = space_of(kind(model=str(tmp_path)))
     written(tmp_path / "README.md", b"read me")
     written(tmp_path / "events.out", b"a log")
 
-    assert space_of(TransformersLLM(model=str(tmp_path))) == before
+    assert space_of(kind(model=str(tmp_path))) == before
+
+
+def test_modules_of_sentence_transformers_count_in_folders_of_their_own(tmp_path: Path) -> None:
+    def spaces() -> tuple[str, str]:
+        model = str(tmp_path)
+        return space_of(SentenceTransformerEmbeddings(model=model)), space_of(TransformersLLM(model=model))
+
+    written(tmp_path / "model.safetensors", b"weights")
+    written(tmp_path / "2_Dense" / "model.safetensors", b"one")
+    before, elsewhere = spaces()
+    written(tmp_path / "2_Dense" / "model.safetensors", b"another")
+    after, still = spaces()
+
+    assert after != before
+    assert still == elsewhere
+
+
+class OfItsWeights(SentenceTransformerEmbeddings):
+    """A model whose vectors are the bytes of its weights."""
+
+    def load(self) -> None:
+        """There's nothing to load."""
+
+    def encode(self, inputs: list[str]) -> list[list[float]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return [list(map(float, (Path(self.model) / "model.safetensors").read_bytes()))] * len(inputs)
+
+
+@pytest.mark.usefixtures("storage")
+def test_rows_that_are_kept_were_made_with_the_weights_that_are_there(tmp_path: Path) -> None:
+    def vectors() -> list[list[float]]:
+        step = EmbeddingGeneration(embeddings=OfItsWeights(model=str(tmp_path / "model")))
+        return [row["embedding"] for row in collect(load([{"text": "ebb"}, {"text": "flood"}]).map(step))]
+
+    for weights in (b"\x01", b"\x02"):
+        written(tmp_path / "model" / "model.safetensors", weights)
+        assert vectors() == [[float(weights[0])]] * 2
 
 
 def test_an_adapter_and_a_tokenizer_of_this_machine_count_by_what_they_hold(tmp_path: Path) -> None:

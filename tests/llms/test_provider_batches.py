@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,15 @@ from llms.batch import MARK, BatchResult, JobStatus, OfflineBatchLLM, mark_of
 from llms.errors import (
     AuthenticationError,
     BadRequestError,
+    ContentFilterError,
+    ContextLengthError,
     IncompleteResultsError,
     LLMError,
     ModelNotFoundError,
+    OfflineBatchGenerationNotFinishedError,
     OverloadedError,
+    QuotaExceededError,
+    RateLimitError,
     UndecidedJobError,
 )
 from llms.loop import run_sync
@@ -456,6 +462,56 @@ def test_fireworks_has_not_cancelled_a_new_job_that_is_not_found_yet(made_here: 
         assert run_sync(llm.job_status(job.id)).state == "waiting"
 
 
+def test_an_old_job_at_fireworks_that_is_not_found_is_looked_for_again() -> None:
+    with FireworksStandIn() as server:
+        job = submitted(llm_at(APIS["fireworks"], server), 2)
+        # To another process it's as old as the stand-in says.
+        llm = llm_at(APIS["fireworks"], server)
+        server.end(server.job(job.id), FireworksStandIn.first, answered=1)
+        server.gone.add(job.id)
+
+        assert run_sync(llm.job_status(job.id)).status == "cancelled"
+        with pytest.raises(IncompleteResultsError, match="isn't found, while its dataset is there"):
+            results_of(llm, job.id)
+        server.gone.clear()
+        with pytest.raises(IncompleteResultsError, match="is 'creating': a moment ago it wasn't found"):
+            results_of(llm, job.id)
+
+
+def test_a_job_at_fireworks_is_not_gone_where_its_dataset_cannot_be_asked_for() -> None:
+    class Away(FireworksStandIn):
+        def got(self, path: str, headers: Any) -> Any:
+            return (503, b"", {}) if "/datasets/" in path else super().got(path, headers)
+
+    with Away() as server:
+        llm = llm_at(APIS["fireworks"], server)
+        with pytest.raises(OverloadedError):
+            run_sync(llm.job_status("stillflow-1"))
+
+
+def test_inputs_of_a_job_at_fireworks_that_was_not_found_once_are_waited_for() -> None:
+    chats: Any = [[{"role": "user", "content": f"number {number}"}] for number in range(2)]
+    with FireworksStandIn() as server:
+        made = llm_at(APIS["fireworks"], server)
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            made.generate_outputs(inputs=chats)
+        llm = llm_at(APIS["fireworks"], server, jobs_ids=made.jobs_ids)
+        (job,) = server.batches
+        server.gone.add(job.id)
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            llm.generate_outputs(inputs=chats)
+        assert llm._incomplete
+
+        # What comes later is told from it.
+        server.gone.clear()
+        with pytest.raises(OfflineBatchGenerationNotFinishedError):
+            llm.generate_outputs(inputs=chats)
+        assert not llm._incomplete
+
+        server.end(job, "JOB_STATE_COMPLETED", answered=2)
+        assert [output["generations"] for output in llm.generate_outputs(inputs=chats)] == [["Fine."]] * 2
+
+
 def test_fireworks_has_cancelled_a_new_job_that_this_process_told_to_stop() -> None:
     with FireworksStandIn() as server:
         llm = llm_at(APIS["fireworks"], server)
@@ -556,6 +612,34 @@ def test_a_batch_at_openrouter_refuses_what_goes_online_alone_before_it_is_sent(
         assert server.batches == []
 
 
+@pytest.mark.parametrize(
+    ("schema", "routing", "told"),
+    [
+        (contract.SCHEMA, {}, 1),
+        (contract.SCHEMA, {"allow_fallbacks": False}, 1),
+        (contract.SCHEMA, {"only": ["openai"]}, 0),
+        (None, {}, 0),
+    ],
+)
+def test_that_no_provider_of_a_batch_at_openrouter_is_held_to_a_schema_is_told_before_it_is_sent(
+    schema: Any, routing: dict[str, Any], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return sum("takes no `require_parameters`" in record.getMessage() for record in caplog.records)
+
+    class Noting(OpenRouterStandIn):
+        told_before: int | None = None
+
+        def create(self, given: dict[str, Any]) -> Any:
+            self.told_before = said()
+            return super().create(given)
+
+    with Noting() as server, caplog.at_level(logging.WARNING, "llms.providers.openrouter"):
+        submitted(llm_at(APIS["openrouter"], server, routing=routing, structured_output=schema), 2)
+
+        assert server.told_before == said() == told
+
+
 @pytest.mark.parametrize("extra", [{"provider": {"data_collection": "deny"}}, {"model": "another"}])
 def test_a_batch_at_openrouter_refuses_another_provider_or_model_for_single_requests(extra: dict[str, Any]) -> None:
     with OpenRouterStandIn() as server:
@@ -642,6 +726,52 @@ def test_times_and_counts_of_a_job_at_zai_are_read_as_they_come() -> None:
 
     assert (status.total, status.answered, status.refused) == (3, 2, 1)
     assert status.created == 1_700_000_000
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, None])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("1302", RateLimitError),
+        (1113, QuotaExceededError),
+        ("1210", BadRequestError),
+        ("1211", ModelNotFoundError),
+        ("1234", OverloadedError),
+        ("1261", ContextLengthError),
+        ("1301", ContentFilterError),
+        ("1002", AuthenticationError),
+    ],
+)
+def test_a_code_of_zai_says_what_became_of_a_request_whatever_the_status_beside_it(
+    code: str | int, kind: type[LLMError], status: int | None
+) -> None:
+    class Refusing(ZAIStandIn):
+        def refused_line(self, line: dict[str, Any]) -> dict[str, Any]:
+            response = {"status_code": status, "body": {"error": {"code": code, "message": "in words"}}}
+            return {"response": response, "custom_id": line["custom_id"], "id": "batch_1"}
+
+    with Refusing() as server:
+        llm = llm_at(APIS["zai"], server)
+        job = submitted(llm, 2)
+        server.end(server.job(job.id), "completed", answered=1, refused=1)
+        results = results_of(llm, job.id)
+
+    assert isinstance(results["0"].outcome, dict)
+    assert type(results["1"].outcome) is kind
+    assert "in words" in str(results["1"].outcome)
+
+
+def test_an_empty_account_at_zai_is_not_told_to_wait() -> None:
+    class Empty(ZAIStandIn):
+        def reply(self, path: str, headers: Any, content: bytes) -> Any:
+            said = {"error": {"code": "1113", "message": "Insufficient balance or no resource package."}}
+            return 429, json.dumps(said).encode(), {}
+
+    with Empty() as server:
+        with pytest.raises(QuotaExceededError, match="Insufficient balance"):
+            ZAILLM(model="m", base_url=server.url, api_key=SecretStr(KEY)).generate_outputs(inputs=[contract.CHAT])
+        with pytest.raises(QuotaExceededError, match="Insufficient balance"):
+            submitted(llm_at(APIS["zai"], server))
 
 
 @pytest.mark.parametrize("name", ["dashscope", "moonshot", "zai"])

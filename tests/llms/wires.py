@@ -463,6 +463,9 @@ MOONSHOT = JsonModeWire(
     too_long="Invalid request: Your request exceeded model token limit: 8192",
 )
 
+# https://docs.bigmodel.cn/cn/api/api-code, one by each status. An empty account has 429 there.
+ZAI_CODES = {400: "1210", 401: "1002", 402: "1113", 403: "1220", 404: "1211", 429: "1302", 503: "1234"}
+
 # zai-sdk 0.2, api_resource/chat/completions.py and types/chat/chat_completion.py.
 ZAI = JsonModeWire(
     fields="request_id user_id do_sample max_tokens seed sensitive_word_check tools tool_choice meta thinking"
@@ -472,7 +475,7 @@ ZAI = JsonModeWire(
     withheld="sensitive",
     cut="model_context_window_exceeded",
     too_long="Prompt exceeds the context window of the model",
-    refusal=lambda status, said: {"error": {"code": "1210", "message": said}},
+    refusal=lambda status, said: {"error": {"code": ZAI_CODES.get(status, str(status)), "message": said}},
 )
 
 # https://docs.tokenfactory.nebius.com/api-reference: vLLM's.
