@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from flows.viewing.batches import Batch, Row, RowBatch, json_of, json_value
+from flows.viewing.batches import Batch, Row, RowBatch, integer_of, json_of, json_value
 from flows.viewing.errors import ViewError
 from flows.viewing.tables import Table
 
@@ -216,7 +216,7 @@ def cell_value(cell: str) -> Any:
     if not cell:
         return None
     if NUMBER.fullmatch(cell):
-        number = float(cell) if "." in cell else int(cell)
+        number = float(cell) if "." in cell else integer_of(cell)
         return number if str(number) == cell else cell
     return json_of(cell)
 

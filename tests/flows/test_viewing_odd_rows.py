@@ -90,6 +90,41 @@ def test_two_large_numbers_that_differ_in_their_last_digit_are_two_questions(tmp
     assert last == [[59], [57, 58, 59]]
 
 
+DIGITS = [19, 20, 30, 400, 5000]
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("count", DIGITS)
+def test_a_number_of_any_length_in_csv_is_shown_with_all_its_digits(tmp_path: Path, count: int, sign: str) -> None:
+    number = sign + "9" * count
+    path = tmp_path / "rows.csv"
+    path.write_text(f"id,long\n1,{number}\n2,5\n", encoding="utf-8")
+
+    client = look(path)
+
+    for address in ("/rows", "/row"):
+        answer = client.get(address)
+        assert (answer.status_code, "9" * min(count, 500) in answer.text) == (200, True)
+    assert found(client, **{"least.id": "1", "sort": "-id"}) == [1, 0]
+    assert found(client, **{"most.long": "5", "least.long": "5"}) == [1]
+
+
+@pytest.mark.parametrize("count", DIGITS)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+def test_rows_with_a_number_of_any_length_in_json_are_shown(tmp_path: Path, name: str, count: int) -> None:
+    number = "9" * count
+    path = tmp_path / name
+    row = f'{{"id": 1, "long": [{number}, -{number}]}}'
+    texts = {"rows.jsonl": row, "rows.json": f"[{row}]", "rows.csv": f'id,long\n1,"[{number}, -{number}]"\n'}
+    path.write_text(texts[name], encoding="utf-8")
+
+    client = look(path)
+
+    assert [client.get(address).status_code for address in ("/rows", "/row", "/rows?least.long=5")] == [200] * 3
+    assert found(client, **{"least.id": "1", "sort": "id"}) == [0]
+    assert (number if count in {19, 400, 5000} else "e+") in client.get("/row").text
+
+
 # Words and labels
 
 
@@ -222,6 +257,60 @@ def test_files_whose_names_differ_behind_a_dot_are_datasets_of_their_own(tmp_pat
 
 
 # What a row has
+
+
+def nested(depth: int, opening: str, closing: str) -> str:
+    """A text in so many lists or objects, as JSON."""
+    return opening * depth + r'"\"}]{[ a word"' + closing * depth
+
+
+def row_in(path: Path, nested: str) -> Path:
+    """A file of one row with some JSON in it, twice."""
+    cell, row = f"[{nested}, {nested}]", f'{{"id": "first", "x": [{nested}, {nested}]}}'
+    if path.suffix == ".parquet":
+        column = pa.ExtensionArray.from_storage(pa.json_(), pa.array([cell]))
+        pq.write_table(pa.table({"id": ["first"], "x": column}), path)
+        return path
+    quoted = cell.replace('"', '""')
+    texts = {".jsonl": row, ".json": f"[{row}]", ".csv": f'id,x\nfirst,"{quoted}"\n'}
+    path.write_text(texts[path.suffix], encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("depth", [90, 300, 1_100, 5_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k]": ', "}"), ('[{"k": ', "}]")])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_a_row_with_json_nested_however_deep_is_shown_and_what_is_deepest_as_it_stands(
+    tmp_path: Path, name: str, opening: str, closing: str, depth: int
+) -> None:
+    client = look(row_in(tmp_path / name, nested(depth // len(closing), opening, closing)))
+
+    for address in ("/rows", "/row", "/rows?q=word", "/row?q=word"):
+        answer = client.get(address)
+        assert (answer.status_code, "first" in answer.text) == (200, True)
+    assert found(client, q="}]{[ a word") == [0]
+    page = client.get("/row").text
+    assert page.count("a word") >= 2
+    assert ("nested more than 100 deep, as it stands in the JSON" in page) == (depth > 100)
+
+
+def test_json_that_is_nested_without_an_end_is_told_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"x": ' + "[" * 100_000, encoding="utf-8")
+
+    with pytest.raises(ValueError, match="row 0 isn't JSON"):
+        look(path)
+
+
+def test_rows_that_differ_only_in_what_is_nested_deep_count_as_changed(tmp_path: Path) -> None:
+    for name, word in (("one", "this"), ("other", "that")):
+        deep = nested(5_000, "[", "]").replace("word", word)
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "p", "x": {deep}}}', encoding="utf-8")
+
+    client = look(tmp_path / "one.jsonl", tmp_path / "other.jsonl")
+
+    assert counts(client)["changed"] == 1
+    assert client.get("/compare").status_code == 200
 
 
 @pytest.mark.parametrize("statistics", [{"input_tokens": None, "output_tokens": 5}, {"output_tokens": 5}, {}])
