@@ -324,6 +324,46 @@ def test_a_step_that_noted_no_tokens_took_none(tmp_path: Path, statistics: dict[
     assert f"2 in, {statistics.get('output_tokens', 0) + 1} out" in answer.text.partition("How it was made")[2]
 
 
+@pytest.mark.parametrize("statistics", [{"input_tokens": "many", "output_tokens": 5}, "many", 5, [None, True]])
+def test_statistics_that_are_no_numbers_took_nothing(tmp_path: Path, statistics: Any) -> None:
+    notes = {"statistics_s": statistics, "raw_output_s": "x"}
+    answer = look(lines(tmp_path / "rows.jsonl", [{"prompt": "q", "distilabel_metadata": notes}])).get("/row")
+
+    assert (answer.status_code, "How it was made" in answer.text) == (200, True)
+    assert ("0 in, 5 out" in answer.text) == isinstance(statistics, dict)
+
+
+FAILURES = {
+    "TimeoutError: too slow": {"type": "TimeoutError", "message": "too slow", "retryable": True},
+    "the muse is out": "the muse is out",
+    "only this": {"message": "only this"},
+    "the second of two": [None, {"type": "Error", "message": "the second of two"}],
+    "true": True,
+    "</code>: 429": 429,
+}
+
+
+@pytest.mark.parametrize("said", FAILURES)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_whatever_a_step_noted_as_its_error_is_shown(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / name
+    notes = {"error_s": FAILURES[said], "earlier_error_s": FAILURES[said]}
+    if path.suffix == ".csv":
+        quoted = json.dumps(notes).replace('"', '""')
+        path.write_text(f'prompt,distilabel_metadata\nq,"{quoted}"\n', encoding="utf-8")
+    else:
+        lines(path, [{"prompt": "q", "distilabel_metadata": notes}])
+    client = look(path)
+
+    for address in ("/rows", "/row", "/rows?state=failed", "/row?state=failed"):
+        answer = client.get(address)
+        failure = answer.text.partition("<strong>Failed</strong>")[2].partition("</p>")[0]
+        assert (answer.status_code, said in failure) == (200, True)
+    assert (
+        said.removeprefix("</code>: ") in client.get("/row").text.partition("Failed before: ")[2].partition("</p>")[0]
+    )
+
+
 def test_whole_numbers_are_the_same_with_and_without_a_point(tmp_path: Path) -> None:
     one = [{"prompt": n, "score": n, "most": 10**17, "parts": {"a": [n, 0.5]}} for n in range(4)]
     other = [{"prompt": float(n), "score": float(n), "most": 1e17, "parts": {"a": [float(n), 0.5]}} for n in range(4)]
