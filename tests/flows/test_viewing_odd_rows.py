@@ -18,9 +18,12 @@ from datasets import Dataset as HubDataset
 from datasets import Features, Json
 from starlette.testclient import TestClient
 
+from flows.viewing.errors import ViewError
 from flows.viewing.lines import PARSED_AT_ONCE, TextFile, TextTable
 from flows.viewing.opening import datasets_at
 from flows.viewing.pages import ROWS_PER_PAGE, Viewer, viewer_app
+from flows.viewing.tables import SCANNED_AT_ONCE
+from tasks import SaveToDisk, SaveToFiles
 from tasks.typing import Row
 from tests.conftest import LONGEST
 
@@ -211,6 +214,109 @@ def test_a_file_that_another_took_the_place_of_is_shown_as_it_was(tmp_path: Path
     lines(tmp_path / "new.jsonl", [{"text": "after"}]).replace(path)
 
     assert "before" in client.get("/row").text
+
+
+COLUMNAR = ["rows.parquet", "stream.arrow", "file.arrow"]
+
+
+def written(path: Path, word: str, count: int = 3 * SCANNED_AT_ONCE) -> Path:
+    """A file of rows that all say a word, written to in place where there's one."""
+    rows = pa.table({"text": [f"{word} {number}" for number in range(count)], "id": range(count)})
+    if path.suffix == ".parquet":
+        pq.write_table(rows, path, row_group_size=SCANNED_AT_ONCE)
+        return path
+    new = pa.ipc.new_stream if path.stem == "stream" else pa.ipc.new_file
+    with new(str(path), rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=2 * SCANNED_AT_ONCE)
+    return path
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("name", COLUMNAR)
+def test_columns_whose_file_was_replaced_or_removed_are_shown_and_searched_as_they_were(
+    tmp_path: Path, name: str, replaced: bool
+) -> None:
+    path = written(tmp_path / name, "before")
+    client = look(path)
+
+    if replaced:
+        written(tmp_path / f"{path.stem}-{path.name}", "after", 5).replace(path)
+    else:
+        path.unlink()
+
+    last = 3 * SCANNED_AT_ONCE - 1
+    assert f"before {last}" in client.get(f"/row?at={last}").text
+    assert found(client, q=f"before {last}") == [last]
+    assert found(client, **{"least.id": str(last - 1)}) == [last - 1, last]
+    assert found(client, q="after") == []
+
+
+@pytest.mark.parametrize("count", [5, 3 * SCANNED_AT_ONCE, 4 * SCANNED_AT_ONCE])
+@pytest.mark.parametrize("name", COLUMNAR)
+def test_columns_whose_file_was_written_to_meanwhile_are_to_be_opened_again(
+    tmp_path: Path, name: str, count: int
+) -> None:
+    path = written(tmp_path / name, "before")
+    client = look(path)
+    assert client.get("/rows").status_code == 200
+
+    written(path, "after", count)
+    os.utime(path, ns=(1, 1))
+
+    for address in ("/rows", f"/rows?from={2 * SCANNED_AT_ONCE}", "/row?at=7", "/rows?q=before", "/rows?sort=-id"):
+        answer = client.get(address)
+        assert (answer.status_code, f"{name} has changed, open it again" in answer.text) == (400, True)
+        assert "before 7" not in answer.text and "after 7" not in answer.text
+
+
+@pytest.mark.parametrize("name", COLUMNAR)
+def test_columns_whose_file_shrinks_while_it_is_looked_through_are_told_as_changed(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, "before")
+    (dataset,) = datasets_at(path)
+    batches = dataset.table.scan(["text"])
+
+    first = next(batches)
+    os.truncate(path, 10)
+
+    # What was read before is whole.
+    assert first.values("text")[-1].startswith("before ")
+    with pytest.raises(ViewError, match=f"{name} has changed, open it again"):
+        next(batches)
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.parquet", "folder-of-parquet", "rows.jsonl"])
+def test_a_run_that_saves_again_leaves_what_is_looked_at_as_it_was(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    target = (
+        SaveToDisk(path=str(path), overwrite=True) if name == "rows" else SaveToFiles(path=str(path), overwrite=True)
+    )
+    target.save(HubDataset.from_list([{"text": f"before {number}"} for number in range(50)]), "# Before")
+    client = look(path)
+
+    target.save(HubDataset.from_list([{"text": f"after {number}"} for number in range(30)]), "# After")
+
+    assert found(client, q="before 4") == [4, *range(40, 50)]
+    assert found(client, q="after") == []
+    assert "before 49" in client.get("/row?at=49").text
+    assert found(look(path), q="after 2") == [2, *range(20, 30)]
+
+
+def test_columns_of_texts_as_views_are_looked_through_whatever_they_are_in(tmp_path: Path) -> None:
+    texts = [f"row {number}" for number in range(3)]
+    text, listed = pa.array(texts, pa.string_view()), pa.array([[each] for each in texts], pa.list_(pa.string_view()))
+    noted = pa.StructArray.from_arrays(
+        [pa.array([each.encode() for each in texts], pa.binary_view()), text], ["b", "t"]
+    )
+    for name, column in {"text": text, "list": listed, "fields": noted, "code": text.dictionary_encode()}.items():
+        path = tmp_path / f"{name}.arrow"
+        table = pa.table({name: column})
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+
+        client = look(path)
+
+        assert found(client, q="ROW 1") == [1]
+        assert "row 2" in client.get("/row?at=2").text
 
 
 def test_an_unpacked_file_doesnt_depend_on_the_packed_one(tmp_path: Path) -> None:
