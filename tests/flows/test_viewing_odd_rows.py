@@ -362,6 +362,46 @@ def test_files_whose_names_differ_behind_a_dot_are_datasets_of_their_own(tmp_pat
     }
 
 
+PARTS = {
+    "part-00001.jsonl part-00002.jsonl": ["part"],
+    "train-00000-of-00002.jsonl train-00001-of-00002.jsonl": ["train"],
+    "0000.jsonl 0001.jsonl": ["folder"],
+    "rows1.jsonl rows2.jsonl": ["rows"],
+    "v1.jsonl v2.jsonl": ["v1", "v2"],
+    "rows-v1.jsonl rows_V2.jsonl": ["rows-v1", "rows_V2"],
+    "v1.0.jsonl v1.1.jsonl": ["v1.0", "v1.1"],
+    "v1-00000.jsonl v1-00001.jsonl v2-00000.jsonl": ["v1", "v2"],
+    "conv1.jsonl conv2.jsonl": ["conv"],
+}
+
+
+@pytest.mark.parametrize("names", PARTS)
+def test_files_that_are_numbered_are_parts_of_one_dataset_and_versions_are_not(tmp_path: Path, names: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number, name in enumerate(names.split()):
+        lines(folder / name, [{"number": number}])
+
+    assert [each.name for each in datasets_at(folder)] == PARTS[names]
+    assert sum(len(each.table) for each in datasets_at(folder)) == len(names.split())
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, ""),
+        (3, ", 3 files: part-0.jsonl, part-1.jsonl, part-2.jsonl"),
+        (9, ", 9 files: part-0.jsonl to part-8.jsonl"),
+    ],
+)
+def test_a_page_names_the_files_that_its_rows_are_from(tmp_path: Path, count: int, said: str) -> None:
+    for number in range(count):
+        lines(tmp_path / f"part-{number}.jsonl", [{"number": number}])
+
+    assert f", {tmp_path}{said}</p>" in look(tmp_path).get("/rows").text
+    assert f"1 row, {tmp_path}/part-0.jsonl</p>" in look(tmp_path / "part-0.jsonl").get("/rows").text
+
+
 # What a row has
 
 
