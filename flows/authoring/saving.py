@@ -77,6 +77,7 @@ def save(
         TooManyFailedRowsError: nothing is saved; a retry sends only what is missing.
         CostLimitError: `max_cost` isn't enough. Nothing is saved.
         CostNotApprovedError: a person said no to the cost, or nobody can be asked.
+        prefect.exceptions.FlowPauseTimeout: nobody answered for 7 days.
     """
     name = rows.node.name
     spending = Spending(approve_cost_above, finish_online_below, max_cost)

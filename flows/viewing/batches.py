@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,14 @@ NOTES: dict[State, str] = {
 """How the keys of metadata begin that tell a state. The rest of a key is the step's name."""
 PLAIN = re.compile("[A-Za-z0-9 ]+")
 """What every writer of JSON spells as it is."""
+DEEPEST_JSON = 100
+"""Levels of lists and objects in JSON: what goes through values, and writes them again, bears no more than some 250."""
+DEEPER = f"(nested more than {DEEPEST_JSON} deep, as it stands in the JSON) "
+"""How the text begins that stands for what is deeper."""
+TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
+"""What tells in JSON how deep one is: texts, also one that doesn't end, so that nothing in it counts, and brackets."""
+LONGEST_INTEGER = 20
+"""Characters of a whole number of 64 bits."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character, such as a text has that was cut within an emoji. UTF-8 can't say it."""
 
@@ -216,12 +225,50 @@ def holds(value: Any) -> bool:
 def json_value(text: str | bytes) -> Any:
     """What JSON stands for, which can be written again. Raises ValueError.
 
-    Whole numbers of more than 64 bits become floating-point ones, and halves of characters U+FFFD.
+    Whole numbers of more than 64 bits become floating-point ones, or texts if they are larger than any; halves of
+    characters U+FFFD; and what is nested more than `DEEPEST_JSON` deep a text that says so.
     """
+    flat = _flattened(text)
     try:
-        return orjson.loads(text)
+        return orjson.loads(flat)
     except orjson.JSONDecodeError:
-        return _writable(json.loads(text))
+        return _writable(json.loads(flat, parse_int=integer_of))
+
+
+def integer_of(digits: str) -> int | float | str:
+    """A whole number: as a floating-point one where it has more than 64 bits, and as it is where none is that large.
+
+    Example:
+        >>> [integer_of(digits) for digits in ("-7", "1" + 20 * "0", 400 * "9")] == [-7, 1e20, 400 * "9"]
+        True
+    """
+    if len(digits) <= LONGEST_INTEGER and -(2**63) <= (number := int(digits)) < 2**64:
+        return number
+    return near if math.isfinite(near := float(digits)) else digits
+
+
+def _flattened(text: str | bytes) -> str | bytes:
+    """JSON with texts in place of what is nested too deep."""
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened <= DEEPEST_JSON:
+        return text
+    whole = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+    parts: list[str] = []
+    depth = start = end = 0
+    for token in TOKEN.finditer(whole):
+        if token[0] in {"[", "{"}:
+            depth += 1
+            if depth == DEEPEST_JSON + 1:
+                start = token.start()
+        elif token[0] in {"]", "}"}:
+            if depth == DEEPEST_JSON + 1:
+                parts += [whole[end:start], json.dumps(f"{DEEPER}{whole[start : token.end()]}")]
+                end = token.end()
+            depth -= 1
+    if depth > DEEPEST_JSON:
+        # It's no JSON, which is found out without going down there.
+        return "".join([*parts, whole[end:start]])
+    return "".join([*parts, whole[end:]]) if parts else text
 
 
 def _writable(value: Any) -> Any:
@@ -231,7 +278,7 @@ def _writable(value: Any) -> Any:
         return {_writable(key): _writable(each) for key, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
         return [_writable(each) for each in cast("list[Any]", value)]
-    return float(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+    return value
 
 
 def json_of(value: Any) -> Any:

@@ -51,11 +51,11 @@ def _dollars(step: StepNotes, model: AskedModel | None) -> float | None:
     known: list[float] = []
     for each in step.usage:
         usage = Usage(
-            input_tokens=each.get("input_tokens") or 0,
-            output_tokens=each.get("output_tokens") or 0,
-            cached_tokens=each.get("cached_tokens") or 0,
-            cache_write_tokens=each.get("cache_write_tokens") or 0,
-            reasoning_tokens=each.get("reasoning_tokens") or 0,
+            input_tokens=each.get("input_tokens", 0),
+            output_tokens=each.get("output_tokens", 0),
+            cached_tokens=each.get("cached_tokens", 0),
+            cache_write_tokens=each.get("cache_write_tokens", 0),
+            reasoning_tokens=each.get("reasoning_tokens", 0),
         )
         price = price_at(source, usage, batch_share=model.batch_share)
         if price is None:

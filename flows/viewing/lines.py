@@ -24,8 +24,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from flows.viewing.batches import Batch, Row, RowBatch, json_of, json_value
+from flows.viewing.batches import Batch, Row, RowBatch, integer_of, json_of, json_value
 from flows.viewing.errors import ViewError
+from flows.viewing.files import OpenFile
 from flows.viewing.tables import Table
 
 Starts: TypeAlias = NDArray[np.int64]
@@ -83,8 +84,8 @@ class TextFile:
                 weakref.finalize(self, os.close, self._descriptor)
         except (OSError, EOFError, lzma.LZMAError) as error:
             raise ViewError(f"{path} can't be read: {error}") from error
-        self._state = self._state_now()
-        self._size = self._state[0]
+        self._file = OpenFile(path, self._descriptor)
+        self._size = self._file.size
         self._first = len(MARK) if self._read(0, min(len(MARK), self._size)) == MARK else 0
         self._starts, self._stops = self._bounds()
 
@@ -113,16 +114,8 @@ class TextFile:
             parts.append(part)
             at += len(part)
         # Afterwards: what was changed before or meanwhile isn't taken for rows.
-        self._check()
+        self._file.check()
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _check(self) -> None:
-        if self._state_now() != self._state:
-            raise ViewError(f"{self._path} has changed, open it again")
-
-    def _state_now(self) -> tuple[int, int]:
-        status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
 
     @contextmanager
     def _in_lines(self, file: IO[bytes]) -> Generator[IO[bytes]]:
@@ -193,7 +186,7 @@ class CsvFile(TextFile):
                 stops += [end for record in records if record]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ViewError(f"{self._path} isn't CSV in UTF-8: {error}; mend it") from None
-        self._check()
+        self._file.check()
         whole = np.array(stops, np.int64)
         return whole[:-1], whole[1:]
 
@@ -216,7 +209,7 @@ def cell_value(cell: str) -> Any:
     if not cell:
         return None
     if NUMBER.fullmatch(cell):
-        number = float(cell) if "." in cell else int(cell)
+        number = float(cell) if "." in cell else integer_of(cell)
         return number if str(number) == cell else cell
     return json_of(cell)
 

@@ -25,6 +25,10 @@ OF_A_FOLDER = frozenset({"dataset_info.json", "dataset_dict.json", "state.json",
 """Files that tell of a dataset, and hold no rows."""
 NUMBERS = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 """What the name of a file ends with that is one of several."""
+VERSION = re.compile(r"(^|[-_. ])v\d+(\.\d+)*$", re.IGNORECASE)
+"""What the name of a file ends with that is no part of others, but one of several versions."""
+MOST_NAMES = 3
+"""Files of a dataset that are named one by one."""
 SHORTEST_ID = 6
 MOST_RUNS = 5
 
@@ -52,6 +56,14 @@ class Dataset:
                 raise
             where = ", ".join(map(str, self.files[:3]))
             raise ViewError(f"{where} can't be read: {error}{opened_with(error)}") from error
+
+    @property
+    def parts(self) -> str:
+        """The names of its files, where there are several."""
+        names = [path.name for path in self.files]
+        if len(names) <= MOST_NAMES:
+            return ", ".join(names) if len(names) > 1 else ""
+        return f"{names[0]} to {names[-1]}"
 
     def _open(self) -> Table:
         kind = ending_of(self.files[0])
@@ -90,7 +102,10 @@ def matching(pattern: Path) -> list[Path]:
 
 
 def datasets_at(path: Path) -> Iterator[Dataset]:
-    """What is in a file or a folder: each split of each configuration."""
+    """What is in a file or a folder: each split of each configuration.
+
+    Files of one folder whose names differ in a number at their end alone are one, but for versions (`v1`, `v2`).
+    """
     if path.is_file():
         if ending_of(path) not in {*PARTS, *TEXTS}:
             raise ViewError(f"{str(path)!r} is no .parquet, .arrow, .jsonl, .json or .csv file")
@@ -107,7 +122,8 @@ def datasets_at(path: Path) -> Iterator[Dataset]:
     for file in sorted(path.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
         if ending_of(file) in {*PARTS, *TEXTS} and file.name not in OF_A_FOLDER and not hidden and file.is_file():
-            stem = NUMBERS.sub("", stem_of(file))
+            stem = stem_of(file)
+            stem = stem if VERSION.search(stem) else NUMBERS.sub("", stem)
             groups.setdefault((file.parent.relative_to(path), stem, ending_of(file)), []).append(file)
     for (folder, stem, _), files in groups.items():
         yield Dataset(split_name(folder, stem) or path.name, files, str(path))

@@ -13,6 +13,7 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -232,8 +233,12 @@ class Viewer:
         return HTMLResponse(template.render(**common, **values), status)
 
     def problem(self, request: Request, error: Exception) -> Response:
-        status = 404 if isinstance(error, MissingError) else 400
-        return self._page("problem", request, status=status, message=str(error))
+        status, message = 500, f"{type(error).__name__}: {error}; the traceback is where this command runs"
+        if isinstance(error, ViewError):
+            status, message = 404 if isinstance(error, MissingError) else 400, str(error)
+        elif isinstance(error, HTTPException):
+            status, message = error.status_code, f"{request.url.path}: {error.detail}"
+        return self._page("problem", request, status=status, message=message)
 
 
 @dataclass(frozen=True)
@@ -344,7 +349,8 @@ def viewer_app(viewer: Viewer) -> ASGIApp:
         Route("/favicon.ico", nothing),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
-    return Guarded(Starlette(routes=routes, middleware=[hosts], exception_handlers={ViewError: problem}))
+    handlers = dict.fromkeys((ViewError, HTTPException, Exception), problem)
+    return Guarded(Starlette(routes=routes, middleware=[hosts], exception_handlers=handlers))
 
 
 class Guarded:

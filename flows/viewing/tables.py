@@ -10,12 +10,12 @@ import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flows.viewing.batches import METADATA, ArrowBatch, Batch, Row, decoded
+from flows.viewing.files import OpenFile
 
 Places: TypeAlias = NDArray[np.int64]
 
@@ -32,6 +33,8 @@ SCANNED_AT_ONCE = 8192
 """Rows that a scan has in memory."""
 BLOCK_ROWS = 1024
 """Rows of a Parquet file that are decoded at a time to be looked at."""
+BYTES_AT_ONCE = 2**20
+"""Of a column of a Parquet file that are read at a time."""
 BLOCKS_KEPT = 8
 
 
@@ -58,7 +61,7 @@ class Table(ABC):
 
 @dataclass(frozen=True)
 class Part(ABC):
-    """A file of a table."""
+    """A file of a table. Raises ViewError where it can't be read, or was changed since it was opened."""
 
     path: Path
 
@@ -70,12 +73,32 @@ class Part(ABC):
     @abstractmethod
     def schema(self) -> pa.Schema: ...
 
-    @abstractmethod
-    def batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
-        """Some rows, that one among them, and the number of the first."""
+    def row_at(self, row: int) -> Row:
+        """A row as plain Python values."""
+        with self._file.reading():
+            start, batch = self._batch_at(row)
+            return decoded(batch.slice(row - start, 1))[0]
 
     @abstractmethod
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows, in parts that nothing changes any more."""
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """The file, as Arrow reads it."""
+
+    @abstractmethod
+    def _batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
+        """Some rows, that one among them, and the number of the first."""
+
+    @cached_property
+    def _source(self) -> Any:
+        """The file, opened once: later its name may be another one's."""
+        return self._open()
+
+    @cached_property
+    def _file(self) -> OpenFile:
+        return OpenFile(self.path, self._source.fileno())
 
 
 class ArrowTable(Table):
@@ -97,9 +120,7 @@ class ArrowTable(Table):
     def _row(self, place: int) -> Row:
         number = bisect_right(self._ends, place)
         part = self._parts[number]
-        start, batch = part.batch_at(place - (self._ends[number] - part.rows))
-        within = place - (self._ends[number] - part.rows) - start
-        found = decoded(batch.slice(within, 1))[0]
+        found = part.row_at(place - (self._ends[number] - part.rows))
         return {name: found.get(name) for name in self.columns}
 
     def scan(self, columns: Sequence[str]) -> Iterator[Batch]:
@@ -115,20 +136,22 @@ class ArrowPart(Part):
 
     MAGIC: ClassVar[bytes] = b"ARROW1"
 
+    def _open(self) -> Any:
+        return pa.memory_map(str(self.path))
+
     @cached_property
     def _reader(self) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
-        with self.path.open("rb") as file:
-            is_file = file.read(len(self.MAGIC)) == self.MAGIC
-        mapped = pa.memory_map(str(self.path))
-        return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+        is_file = self._source.read_at(len(self.MAGIC), 0) == self.MAGIC
+        return pa.ipc.open_file(self._source) if is_file else pa.ipc.open_stream(self._source)
 
     @cached_property
     def _batches(self) -> list[pa.RecordBatch]:
         # Of batches that aren't compressed only the headers are read.
-        reader = self._reader
-        if isinstance(reader, pa.RecordBatchFileReader):
-            return [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        return list(reader)
+        with self._file.reading():
+            reader = self._reader
+            if isinstance(reader, pa.RecordBatchFileReader):
+                return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            return list(reader)
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -142,7 +165,7 @@ class ArrowPart(Part):
     def schema(self) -> pa.Schema:
         return self._reader.schema
 
-    def batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
+    def _batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
         number = bisect_right(self._ends, row)
         batch = self._batches[number]
         return self._ends[number] - batch.num_rows, batch
@@ -150,21 +173,32 @@ class ArrowPart(Part):
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         wanted = dict.fromkeys(METADATA if name.startswith(NOTE) else name for name in columns)
         there = [name for name in wanted if name in self.schema.names]
+        notes = {name.removeprefix(NOTE) for name in columns if name.startswith(NOTE)}
         for batch in self._batches:
             for start in range(0, batch.num_rows, SCANNED_AT_ONCE):
-                yield batch.slice(start, SCANNED_AT_ONCE).select(there)
+                with self._file.reading():
+                    part = copied(narrowed(batch.slice(start, SCANNED_AT_ONCE).select(there), notes))
+                yield part
 
 
 class ParquetPart(Part):
     """A file of Parquet. The blocks that were looked at last are kept decoded."""
 
+    def _open(self) -> Any:
+        # Not mapped into memory: all that is read of it is decoded, and a map of a file that shrinks ends the process.
+        return pa.OSFile(str(self.path))
+
     @cached_property
-    def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.path, memory_map=True)
+    def _reader(self) -> pq.ParquetFile:
+        with self._file.reading():
+            return self._new_reader()
+
+    def _new_reader(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self._source, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
 
     @cached_property
     def _ends(self) -> list[int]:
-        metadata = self._file.metadata
+        metadata = self._reader.metadata
         return list(accumulate(metadata.row_group(each).num_rows for each in range(metadata.num_row_groups)))
 
     @cached_property
@@ -177,13 +211,13 @@ class ParquetPart(Part):
 
     @property
     def rows(self) -> int:
-        return self._file.metadata.num_rows
+        return self._reader.metadata.num_rows
 
     @property
     def schema(self) -> pa.Schema:
-        return self._file.schema_arrow
+        return self._reader.schema_arrow
 
-    def batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
+    def _batch_at(self, row: int) -> tuple[int, pa.RecordBatch]:
         for start, batch in self._kept.items():
             if start <= row < start + batch.num_rows:
                 self._kept.move_to_end(start)
@@ -191,7 +225,7 @@ class ParquetPart(Part):
         cursor, group = self._cursor, bisect_right(self._ends, row)
         if cursor.group != group or cursor.next > row:
             cursor.group, cursor.next = group, self._ends[group - 1] if group else 0
-            cursor.batches = self._file.iter_batches(BLOCK_ROWS, row_groups=[group])
+            cursor.batches = self._reader.iter_batches(BLOCK_ROWS, row_groups=[group])
         while True:
             start, batch = cursor.next, next(cursor.batches)
             cursor.next += batch.num_rows
@@ -204,9 +238,52 @@ class ParquetPart(Part):
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         noted = METADATA in self.schema.names and pa.types.is_struct(self.schema.field(METADATA).type)
         wanted = dict.fromkeys(METADATA if name.startswith(NOTE) and not noted else name for name in columns)
-        # A file of its own: a reader isn't to be used by several threads.
-        with pq.ParquetFile(self.path, memory_map=True) as file:
-            yield from file.iter_batches(SCANNED_AT_ONCE, columns=list(wanted))
+        # A reader of its own: one isn't to be used by several threads.
+        with self._file.reading():
+            batches = self._new_reader().iter_batches(SCANNED_AT_ONCE, columns=list(wanted))
+        while True:
+            with self._file.reading():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def narrowed(batch: pa.RecordBatch, notes: Collection[str]) -> pa.RecordBatch:
+    """A batch whose metadata has these of its fields alone: prompts and answers are the most of it."""
+    place = batch.schema.get_field_index(METADATA)
+    if not notes or place < 0 or not pa.types.is_struct(batch.schema.field(place).type):
+        return batch
+    names = [each.name for each in batch.schema.field(place).type]
+    found = {name: array for name, array in zip(names, batch.column(place).flatten(), strict=True) if name in notes}
+    if not found:
+        return batch.drop_columns([METADATA])
+    return batch.set_column(place, METADATA, pa.StructArray.from_arrays(list(found.values()), list(found)))
+
+
+def copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch in memory, of one that is mapped."""
+    # Of a part of an array of views all is written that the whole array has.
+    schema = pa.schema([each.with_type(without_views(each.type)) for each in batch.schema])
+    written = pa.BufferOutputStream()
+    with pa.ipc.new_stream(written, schema) as writer:
+        writer.write_batch(batch if schema == batch.schema else batch.cast(schema))
+    return pa.ipc.open_stream(written.getvalue()).read_next_batch()
+
+
+def without_views(kind: Any) -> Any:
+    """A type with texts and bytes that stand one after another in memory."""
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(without_views(each.type)) for each in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(without_views(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(without_views(kind.value_type)))
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, without_views(kind.value_type), ordered=kind.ordered)
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from flows.viewing.batches import METADATA, Row, holds, is_noted, json_of
+from flows.viewing.batches import METADATA, Row, holds, is_noted, is_number, json_of
 from flows.viewing.queries import notes_of
 
 Kind = Literal["nothing", "fact", "text", "long", "chat", "beside", "list", "fields", "image", "bytes", "vector"]
@@ -171,15 +171,16 @@ class StepNotes:
     answers: Sequence[Shown] = ()
     """What came back, as it came."""
     facts: Sequence[tuple[str, str]] = ()
-    error: Mapping[str, Any] | None = None
-    earlier_error: Mapping[str, Any] | None = None
+    error: str = ""
+    """Why it failed; empty where it didn't."""
+    earlier_error: str = ""
     others: Sequence[Shown] = ()
-    usage: Sequence[Mapping[str, int | None]] = ()
+    usage: Sequence[Mapping[str, int]] = ()
     """The tokens of each answer."""
 
     def tokens(self, kind: str) -> int:
         """Of all answers, `input_tokens` or `output_tokens`; those that weren't noted as none."""
-        return sum(each.get(kind) or 0 for each in self.usage)
+        return sum(each.get(kind, 0) for each in self.usage)
 
 
 @dataclass(frozen=True)
@@ -238,15 +239,24 @@ def step_notes(step: str, notes: Mapping[str, Any]) -> StepNotes:
             for name in NOTE_WORDS
             if holds(own.get(name))
         ],
-        error=own.get("error"),
-        earlier_error=own.get("earlier_error"),
+        error=failure_text(own.get("error")),
+        earlier_error=failure_text(own.get("earlier_error")),
         others=[shown(own["logprobs"], "logprobs")] if "logprobs" in own else [],
         usage=[
-            cast("Mapping[str, int | None]", each)
+            {name: number for name, number in cast("Mapping[str, Any]", each).items() if is_number(number)}
             for each in _listed(own.get("statistics"))
             if isinstance(each, Mapping)
         ],
     )
+
+
+def failure_text(note: Any) -> str:
+    """Why a step failed at a row, as it noted that: by type and message, or as somebody else's step has it."""
+    if not holds(note):
+        return ""
+    if isinstance(note, Mapping) and {"type", "message"} <= cast("Mapping[str, Any]", note).keys():
+        return f"{note['type']}: {note['message']}"
+    return note if isinstance(note, str) else json_text(note)
 
 
 def _listed(value: Any) -> list[Any]:

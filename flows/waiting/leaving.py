@@ -65,8 +65,12 @@ SHARE_OF_AGE = 0.2
 """A job that is so old is polled again after this share of its age."""
 PATIENCE_SECONDS = 3 * 24 * 3600.0
 """Age of a job at which a provider that still can't be reached fails the run."""
-APPROVAL_SECONDS = 7 * 24 * 3600
-HOW_TO_ANSWER = "To answer, press Resume on this run's page: in the new UI it's in the menu at the top."
+APPROVAL_DAYS = 7
+APPROVAL_SECONDS = APPROVAL_DAYS * 24 * 3600
+HOW_TO_ANSWER = (
+    "To answer, press Resume on this run's page: in the new UI it's in the menu at the top. Without an answer for"
+    f" {APPROVAL_DAYS} days the run fails, and asks again if it's retried."
+)
 DELAYS = 50
 """As many as Prefect takes for the retries of a task."""
 
@@ -398,6 +402,7 @@ async def ask_approval(run: Run, waiting: WaitingForBatches) -> None:
 
     Raises:
         CostNotApprovedError: the person said no.
+        prefect.exceptions.FlowPauseTimeout: nobody answered in time. A deployed run is failed by Prefect's server.
         prefect.exceptions.Pause: a deployed run's process ends here; the run starts again when it's resumed.
     """
     limit = run.money.spending.approve_cost_above or 0.0
@@ -433,7 +438,7 @@ async def take_answer(run: Run, form: type[Approval] = Approval) -> None:
     """What a person said to what the run asked: at once, where it starts again because of that.
 
     Raises:
-        CostNotApprovedError, prefect.exceptions.Pause: as `ask_approval` does.
+        CostNotApprovedError, prefect.exceptions.FlowPauseTimeout, prefect.exceptions.Pause: as `ask_approval` does.
     """
     from prefect.flow_runs import apause_flow_run, asuspend_flow_run
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import FlowPauseTimeout, Pause, PrefectHTTPStatusError
+from prefect.flow_engine import run_flow
 from prefect.input import keyset_from_paused_state
+from prefect.states import AwaitingRetry
 
 from flows import Rows, collect, flow, load
 from flows.authoring.preview import dry_run
@@ -216,6 +221,76 @@ def test_a_run_whose_cost_is_declined_fails_and_sends_nothing(storage: Path) -> 
             declined()
         assert "for about $0.40 altogether; it asks above $0.10" in asked.result()
     assert server.asked == []
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_run_whose_cost_nobody_looks_at_fails_sends_nothing_and_asks_again_when_it_is_started_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    def unanswered() -> Any:
+        return collect(task(server).map(load(PROMPTS)), approve_cost_above=0.1)
+
+    with Scripted(cheap) as server, ThreadPoolExecutor() as people:
+        with monkeypatch.context() as patch:
+            patch.setattr("flows.waiting.leaving.APPROVAL_SECONDS", 1)
+            with pytest.raises(FlowPauseTimeout, match="never resumed"):
+                unanswered()
+        with get_client(sync_client=True) as client:
+            (run,) = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["unanswered"])))
+        assert run.state and run.state.is_failed() and "never resumed" in str(run.state.message)
+        assert server.asked == []
+
+        asked = people.submit(copy_context().run, answer_as_its_form_does, "unanswered", approve=True, limit=0)
+        assert len(unanswered()) == 40
+        assert "text_generation: 40 requests, about" in asked.result()
+    assert len(server.asked) == 40
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_deployed_run_whose_cost_nobody_looks_at_is_failed_by_the_server_and_asks_again_when_it_is_retried(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow
+    def left_alone() -> Any:
+        return collect(task(server).map(load(PROMPTS)), approve_cost_above=0.1)
+
+    def start(wanted: FlowRun) -> FlowRun:
+        """Start a run as a worker does, in a process that knows nothing of it. Returns it as it is then."""
+        monkeypatch.setattr("flows.engine.run._runs", WeakValueDictionary())
+        with contextlib.suppress(Pause):
+            run_flow(left_alone, flow_run=client.read_flow_run(wanted.id), return_type="state")
+        return client.read_flow_run(wanted.id)
+
+    def in_state(wanted: FlowRun, is_so: Callable[[State], bool], what: str) -> FlowRun:
+        def seen() -> FlowRun | None:
+            found = client.read_flow_run(wanted.id)
+            return found if found.state and is_so(found.state) else None
+
+        return wait_for(seen, what=what)
+
+    with Scripted(cheap) as server, ThreadPoolExecutor() as people, get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow(left_alone), "left alone")
+        run = client.create_flow_run_from_deployment(deployment)
+        with monkeypatch.context() as patch:
+            patch.setattr("flows.waiting.leaving.APPROVAL_SECONDS", 1)
+            start(run)
+        failed = in_state(run, State.is_failed, "the failed run")
+        assert failed.state and failed.state.message == "The flow was paused and never resumed."
+        assert any("for 7 days the run fails, and asks again if it's retried" in each for each in caplog.messages)
+        client.resume_flow_run(run.id, run_input={"approve": True, "limit": 0})
+        assert in_state(run, State.is_failed, "the run that is resumed too late")
+        assert server.asked == []
+
+        client.set_flow_run_state(run.id, AwaitingRetry())
+        asked = people.submit(copy_context().run, answer_as_its_form_does, "left-alone", approve=True, limit=0)
+        start(run)
+        in_state(run, State.is_scheduled, "the run that is resumed")
+        assert "text_generation: 40 requests, about" in asked.result()
+        assert server.asked == []
+        done = start(run)
+        assert done.state and done.state.is_completed()
+    assert len(server.asked) == 40
 
 
 def test_rows_that_failed_before_a_run_woke_up_are_reported_once(storage: Path) -> None:

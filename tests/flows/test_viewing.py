@@ -499,6 +499,7 @@ WRONG = {
     "/rows?state=odd": (400, "expected one of failed, fine, cut_off, unfinished, asked as the state"),
     "/rows?least.score=x": (400, "expected a number as &#39;least.score&#39;, got &#39;x&#39;"),
     "/compare": (404, "give two to compare them"),
+    "/nothing-here": (404, "/nothing-here: Not Found"),
 }
 
 
@@ -509,6 +510,36 @@ def test_a_wrong_address_is_told_what_is_wrong_with_it(
     answer = look(places["disk"]).get(address)
 
     assert (answer.status_code, WRONG[address][1] in answer.text) == (WRONG[address][0], True)
+    assert '<a href="/rows"' in answer.text
+
+
+class Broken(Table):
+    """Rows of which none can be looked through."""
+
+    columns = ("text",)
+
+    def __len__(self) -> int:
+        return 1
+
+    def take(self, places: Sequence[int]) -> list[Row]:
+        return [{"text": "There"} for _ in places]
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Batch]:
+        raise RuntimeError("the <disk> is gone")
+
+
+def test_a_search_that_fails_is_told_on_a_page_with_the_ways_out() -> None:
+    dataset = Dataset("rows", [], "rows")
+    dataset.table = Broken()
+    app = viewer_app(Viewer([[dataset]]))
+    client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+    answer = client.get("/rows?q=there")
+
+    assert (answer.status_code, "RuntimeError: the &lt;disk&gt; is gone" in answer.text) == (500, True)
+    assert '<a href="/rows"' in answer.text and '<a href="/">' in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert client.get("/rows").status_code == 200
 
 
 def test_what_cant_be_looked_at_ends_in_one_clear_message(tmp_path: Path, storage: Path) -> None:
