@@ -180,7 +180,8 @@ def _count_each(given: object, length: int, name: str) -> list[int]:
 def _number(given: object, name: str) -> int:
     if given is None:
         return 0
-    value: object = given.item() if isinstance(given, Scalar) else given
+    # Python's own counts first: asking for a protocol takes far longer.
+    value: object = given if isinstance(given, int) or not isinstance(given, Scalar) else given.item()
     if isinstance(value, int | float) and math.isfinite(value) and value == int(value) >= 0:
         return int(value)
     raise ValueError(f"`{name}` holds {short(value)}, which is no count of tokens")

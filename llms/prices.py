@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -261,6 +261,7 @@ def is_at(pattern: str, url: str) -> bool:
     return match[0].endswith("/") or re.match(r"[a-z]*[:/]", url[match.end() :]) is not None
 
 
+@cache
 def is_own_server(url: str) -> bool:
     """Whether the address is one within one's own network: an IP address, or a name without a domain."""
     host = urlsplit(url).hostname or ""

@@ -71,7 +71,7 @@ def text_in(value: object) -> str:
 
 def number_in(value: object) -> float | None:
     """The number that a header or a field holds, if it holds one that can be a count or a time."""
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return None
     try:
         number = float(cast("Any", value))

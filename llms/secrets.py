@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import takewhile
+from operator import is_
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
@@ -39,6 +40,7 @@ NAME = re.compile(
 NEVER_SECRET = frozenset({"bearer", "basic", "token"})
 KEPT_ASIDE = frozenset({"embeddings", "logprobs"})
 """The parts of an answer that hold numbers, and many of them."""
+NUMBERS = (int, float)
 
 _secrets: dict[str, frozenset[str]] = {}
 """Each with its forms."""
@@ -145,13 +147,16 @@ def masked_values(value: T) -> T:
     if isinstance(found, str):
         return cast("T", masked(found))
     if isinstance(found, list):
-        items = [masked_values(each) for each in cast("list[Any]", found)]
-        same = all(new is old for new, old in zip(items, cast("list[Any]", found), strict=True))
-        return value if same else cast("T", items)
+        listed = cast("list[Any]", found)
+        items = [each if isinstance(each, NUMBERS) else masked_values(each) for each in listed]
+        return value if all(map(is_, items, listed)) else cast("T", items)
     if isinstance(found, dict):
         given = cast("dict[str, Any]", found)
-        fields = {name: each if name in KEPT_ASIDE else masked_values(each) for name, each in given.items()}
-        return value if all(fields[name] is given[name] for name in given) else cast("T", fields)
+        fields = {
+            name: each if name in KEPT_ASIDE or isinstance(each, NUMBERS) else masked_values(each)
+            for name, each in given.items()
+        }
+        return value if all(map(is_, fields.values(), given.values())) else cast("T", fields)
     return value
 
 

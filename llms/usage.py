@@ -83,7 +83,10 @@ def _dollars_in(raw: Mapping[str, Any]) -> float | None:
 
 
 def _first(given: Mapping[str, Any], *names: str) -> int:
-    return next((number for name in names if (number := count_in(given.get(name)))), 0)
+    for name in names:
+        if number := count_in(given.get(name)):
+            return number
+    return 0
 
 
 def token_counts(usage: Usage, texts: Sequence[str | None]) -> TokenCounts:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import threading
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
 MAX_FAILED_ROWS = 0.05
 FEW_REASONS = 5
 """Reasons of failed rows that go into an error's message."""
+OBJECTS_PER_SEARCH = 10_000
+"""How many new ones Python lets come, while rows are made, before it searches for garbage. By itself, it's 700."""
+
+_at_ease = 0
+"""How many runs of this process make rows."""
+_usual_threshold = 0
+_easing = threading.Lock()
 
 
 def save(
@@ -249,15 +257,27 @@ async def _finish(
 
 @contextlib.contextmanager
 def _collector_at_ease() -> Generator[None]:
-    """Spare Python the search for garbage in all that is there already: libraries above all.
+    """Spare Python the search for garbage in all that is there already, libraries above all, and let it search rarely.
 
-    Rows make it search often: that took 3 of 8 processor seconds of a step of 30,000 rows.
+    Rows make it search often, and through all rows that are under way: that took 3 of 8 processor seconds of a step of
+    30,000 rows. Of several runs in a process, the last one to end sets it back.
     """
-    gc.freeze()
+    global _at_ease, _usual_threshold
+    with _easing:
+        if not _at_ease:
+            _usual_threshold, *_ = gc.get_threshold()
+            # 0: it's switched off.
+            gc.set_threshold(_usual_threshold and max(_usual_threshold, OBJECTS_PER_SEARCH))
+        _at_ease += 1
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        with _easing:
+            _at_ease -= 1
+            if not _at_ease:
+                gc.set_threshold(_usual_threshold)
+                gc.unfreeze()
 
 
 async def _through_all(run: Run, leaves: Sequence[Node]) -> list[list[ShardRef]]:

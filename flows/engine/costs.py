@@ -65,7 +65,8 @@ def tokens_of(llm: LLM, output: GenerateOutput, *, batched: bool) -> Tokens:
     tokens = tokens_spent(llm, usage_of(output), batched=batched)
     ends = zip(finish_reasons_in(output), unfinished_in(output), strict=True)
     words = Counter(word or NO_REASON for word, unfinished in ends if unfinished)
-    return replace(tokens, cut_off=sum(cut_off_in(output)), unfinished=dict(words))
+    cut_off = sum(cut_off_in(output))
+    return replace(tokens, cut_off=cut_off, unfinished=dict(words)) if cut_off or words else tokens
 
 
 def tokens_spent(llm: LLM, usage: Sequence[Usage], *, batched: bool) -> Tokens:

@@ -248,7 +248,8 @@ class Run:
             return name if self._names[name] == 1 else f"{name}-{self._names[name]}"
 
     def progress_of(self, name: str, step: Step) -> StepProgress:
-        return self.progress.setdefault(name, StepProgress(name, step, run_id=self.own_id))
+        known = self.progress.get(name)
+        return known or self.progress.setdefault(name, StepProgress(name, step, run_id=self.own_id))
 
 
 def is_of_run(attempt: str, run_id: str) -> bool:

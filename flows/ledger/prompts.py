@@ -107,8 +107,9 @@ def prompt_in(body: Mapping[str, Any]) -> Any:
 
 def _without_data(value: Any) -> Any:
     """A prompt with images and sounds only named, where they stand in it as a whole."""
-    if isinstance(value, str) and len(value) > LONGEST_PART and value.startswith("data:"):
-        return f"{value[: value.find(',') + 1]}... ({len(value):,} characters)"
+    if isinstance(value, str):
+        is_data = len(value) > LONGEST_PART and value.startswith("data:")
+        return f"{value[: value.find(',') + 1]}... ({len(value):,} characters)" if is_data else value
     if isinstance(value, list | tuple):
         return [_without_data(each) for each in cast("list[Any]", value)]
     if isinstance(value, Mapping):

@@ -83,8 +83,12 @@ class Tokens:
             self.dollars + other.dollars,
             self.priced + other.priced,
             self.assumed + other.assumed,
-            dict(Counter(self.unfinished) + Counter(other.unfinished)),
+            _added(self.unfinished, other.unfinished),
         )
+
+
+def _added(some: Mapping[str, int], others: Mapping[str, int]) -> Mapping[str, int]:
+    return dict(Counter(some) + Counter(others)) if some and others else some or others
 
 
 NO_TOKENS = Tokens()

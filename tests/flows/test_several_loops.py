@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from flows.engine.event_loops import Turn
 from llms import OpenAILLM
 from llms.local_provider import LocalProvider
 from tasks import TextGeneration
+from tasks.steps import Step
+from tasks.typing import StepInput, StepOutput
+from tests.conftest import LONGEST
 
 TOPICS = ["tides", "locks", "moss", "salt", "bells", "chess"]
 MINUTES = 300.0
@@ -257,3 +261,40 @@ def test_a_turn_that_is_no_longer_wanted_goes_to_the_next(given_first: bool) -> 
         await asyncio.wait_for(third, MINUTES)
 
     asyncio.run(work())
+
+
+in_step, other_ended = threading.Event(), threading.Event()
+
+
+class ObjectsPerSearch(Step):
+    """Notes how many new objects Python lets come before it searches them for garbage."""
+
+    waits: bool = False
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["objects"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        if self.waits:
+            in_step.set()
+            assert other_ended.wait(LONGEST)
+        yield [{**row, "objects": gc.get_threshold()[0]} for row in inputs]
+
+
+def objects_per_search(*, waits: bool) -> int:
+    return collect(load([{"text": "Ebb at six."}]).map(ObjectsPerSearch(waits=waits)))["objects"][0]
+
+
+def test_garbage_is_searched_for_rarely_until_the_last_of_several_runs_has_ended(storage: Path) -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(objects_per_search, waits=True)
+        assert in_step.wait(LONGEST)
+        others = objects_per_search(waits=False)
+        still_frozen = gc.get_freeze_count()
+        other_ended.set()
+
+        assert others == first.result(LONGEST) > before[0]
+    assert still_frozen > frozen
+    assert gc.get_threshold() == before
