@@ -397,7 +397,8 @@ def _failed_row(step: Step, rows: Sequence[Row]) -> Row:
 
 async def _take_all(node: Node, step: GlobalStep) -> None:
     """A step that needs all rows at once: one task run, any number of shards."""
-    inputs = [[ref async for _, ref in cast("Stream", before.stream).read()] for before in node.upstream]
+    streams = [cast("Stream", before.stream) for before in node.upstream]
+    inputs = [[ref async for place, ref in each.read() if node.route is None or node.route(place)] for each in streams]
 
     async def make() -> list[ShardRef]:
         key = digest([[ref.digest for ref in refs] for refs in inputs])
