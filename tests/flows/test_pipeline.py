@@ -19,12 +19,14 @@ from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
 from tasks import (
     CombineOutputs,
+    ExpandColumns,
     GlobalStep,
     GroupColumns,
     KeepColumns,
     LoadDataFromDicts,
     LoadDataFromFileSystem,
     LoadDataFromHub,
+    MergeColumns,
     SaveToDisk,
     SaveToFiles,
     StepInput,
@@ -79,6 +81,67 @@ def test_branches_of_different_models_are_joined_where_their_columns_differ() ->
         source >> one
         source >> two >> keep
         [one, keep] >> CombineOutputs(name="join")
+
+    pipeline.validate()
+
+
+MOVING = {
+    "expand": lambda **fields: ExpandColumns(name="move", columns={"lists": "taken"}, **fields),
+    "group": lambda **fields: GroupColumns(name="move", columns=["lists"], output_columns=["taken"], **fields),
+    "merge": lambda **fields: MergeColumns(name="move", columns=["lists"], output_column="taken", **fields),
+}
+
+
+def moving(step: str, *, taken: str, **fields: Any) -> Pipeline:
+    """A step writes a column `taken`, which is there already: of the source, or of the step `writer`."""
+    row = {"instruction": "Tell me more.", "lists": ["a", "b"]}
+    with Pipeline("moving") as pipeline:
+        source = LoadDataFromDicts(name="source", data=[row | ({"taken": "seed"} if taken == "source" else {})])
+        written = "taken" if taken == "writer" else "generation"
+        writer = TextGeneration(name="writer", llm=llm(), output_mappings={"generation": written})
+        source >> writer >> MOVING[step](**fields)
+    return pipeline
+
+
+@pytest.mark.parametrize("step", MOVING)
+def test_a_column_that_a_step_made_isnt_written_over_by_one_that_moves_columns(
+    step: str, provider: LocalProvider
+) -> None:
+    problem = r"move .* writes its column 'taken' to 'taken', which writer made.*move\.output_mappings={'taken': '<an"
+    with pytest.raises(PipelineError, match=problem):
+        moving(step, taken="writer").run()
+    assert provider.requests == []
+
+    moving(step, taken="writer", output_mappings={"taken": "free"}).validate()
+
+
+@pytest.mark.parametrize("step", MOVING)
+def test_a_column_of_a_source_that_is_written_over_is_told_of_with_the_way_to_keep_it(
+    step: str, provider: LocalProvider, storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = moving(step, taken="source")
+
+    pipeline.preview()
+    said = [each.getMessage() for each in caplog.records if "in the place of the one that source has" in each.message]
+    caplog.clear()
+    pipeline.preview({"source": {"output_mappings": {"taken": "seed"}}})
+
+    assert len(said) == 1
+    assert said[0].endswith("rename that one: source.output_mappings={'taken': '<another name>'}")
+    assert "in the place of" not in caplog.text
+
+
+def test_a_step_may_write_over_the_column_that_it_moves_and_over_the_name_of_the_model(provider: LocalProvider) -> None:
+    with Pipeline("p") as pipeline:
+        source = LoadDataFromDicts(name="source", data=[{"instruction": "Tell me more."}])
+        one, two = TextGeneration(name="one", llm=llm("a")), TextGeneration(name="two", llm=llm("b"))
+        group = GroupColumns(name="group", columns=["generation", "model_name"])
+        judge = TextGeneration(name="judge", llm=llm(), output_mappings={"generation": "verdict"})
+        names = {"grouped_generation": "generation", "grouped_model_name": "model_name"}
+        again = GroupColumns(name="again", columns=["generation"], output_columns=["generation"])
+        merge = MergeColumns(name="merge", columns=["generation", "verdict"], output_column="verdict")
+        source >> [one, two] >> group >> judge >> ExpandColumns(name="expand", columns=names) >> again >> merge
+        merge >> ExpandColumns(name="expand_again", columns=["verdict"])
 
     pipeline.validate()
 
