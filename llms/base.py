@@ -45,6 +45,7 @@ from llms.parameters import (
     takes_none,
     unknown_name_message,
 )
+from llms.quantities import quantity
 from llms.references import hidden, plain
 from llms.root import ROOT
 from llms.secrets import masked_values
@@ -712,7 +713,7 @@ def bare_texts(inputs: Sequence[FormattedInput], owner: str) -> list[str]:
     """The inputs of a model that takes texts alone. Raises TypeError."""
     texts = [each for each in inputs if isinstance(each, str)]
     if len(texts) < len(inputs):
-        raise TypeError(f"{owner} takes bare texts, got a chat among {len(inputs)} inputs")
+        raise TypeError(f"{owner} takes bare texts, got a chat among {quantity(len(inputs), 'input')}")
     return texts
 
 

@@ -25,6 +25,7 @@ from flows.engine.execution import check_columns, source_columns
 from flows.engine.graph import Node, Rows, load
 from flows.engine.run import SHARD_ROWS, Limits, Spending, current_run, limits_of_run, named
 from llms.parameters import set_quietly
+from llms.quantities import quantity
 from llms.typing import FormattedInput
 from tasks.sources.errors import SourceError
 from tasks.sources.generators import makes_rows
@@ -138,8 +139,8 @@ class Pipeline:
         names: list[str] = [step.name for step in steps]
         if router.count is not None and router.count > len(names):
             raise PipelineError(
-                f"{before.name}: sample_n_steps({router.count}) draws {router.count} steps, but there are {len(names)}"
-                f" to draw from: {', '.join(map(repr, names))}"
+                f"{before.name}: sample_n_steps({router.count}) draws {router.count} steps, and has"
+                f" {quantity(len(names), 'step')} to draw from: {', '.join(map(repr, names))}"
             )
         routed = next((name for name in names if name in self.routes), None)
         if routed is not None:
