@@ -86,6 +86,10 @@ class LLM(Configurable, ABC):
     mixes_schemas: ClassVar[bool] = False
     """Whether one call of `generate` takes inputs of different schemas: each as `(chat, schema)`."""
 
+    writes_on: ClassVar[bool] = False
+    """Whether what it writes after a bare prompt, where nobody says how long, goes on until the model or the context
+    ends it. Others end it after a few tokens."""
+
     provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = (
         ""
     )
