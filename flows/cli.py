@@ -283,12 +283,13 @@ def view(place: str, other: str | None, on: tuple[str, ...], port: int | None, b
         sides = [opened(each, storage_at()) for each in (place, other) if each]
         from flows.viewing.pages import Viewer
         from flows.viewing.serving import address_of, has_browser, listening, serve
+        from llms.quantities import quantity
 
         viewer = Viewer(sides, on)
         taken = listening(port)
     except (ViewError, StorageError) as error:
         raise click.ClickException(str(error)) from None
-    rows = " and ".join(f"{len(each.table):,} rows of {each.origin}" for each in viewer.datasets[:2])
+    rows = " and ".join(f"{quantity(len(each.table), 'row')} of {each.origin}" for each in viewer.datasets[:2])
     # Who reads the address may press it before the server is there to see to it.
     with suppress(KeyboardInterrupt):
         click.echo(f"{rows}: {address_of(taken)}")
@@ -373,6 +374,7 @@ def clean(unused_for: int, model: str, flow_name: str, yes: bool) -> None:
     """
     from flows.cleaning import unused
     from flows.store.storage import storage_at
+    from llms.quantities import quantity
 
     storage = storage_at()
     with clear_errors():
@@ -380,11 +382,11 @@ def clean(unused_for: int, model: str, flow_name: str, yes: bool) -> None:
         for each in found:
             if yes:
                 each.remove()
-            click.echo(f"{megabytes(each.size):>10}  {each.days:5.0f} days  {each.name}")
+            click.echo(f"{megabytes(each.size):>10}  {quantity(round(each.days), 'day'):>10}  {each.name}")
     done = "removed" if yes else "to remove; nothing is removed without --yes"
     if not storage.is_local:
         click.echo(f"{storage.root} has to be cleaned by a lifecycle rule: these are the datasets opened here.")
-    click.echo(f"{megabytes(sum(each.size for each in found))} in {len(found):,} places {done}")
+    click.echo(f"{megabytes(sum(each.size for each in found))} in {quantity(len(found), 'place')} {done}")
 
 
 @main.command(epilog=examples("ledger", "ledger --json", "ledger --export answers.jsonl"))
@@ -398,13 +400,14 @@ def ledger(export: str | None, as_json: bool) -> None:
     from flows.ledger.kept import counted_spaces, exported, known_spaces
     from flows.store.storage import storage_at
     from llms.prices import money
+    from llms.quantities import quantity
 
     storage = storage_at()
     with clear_errors():
         if export is not None:
             with Path(export).open("wb") as file:
                 count = sum(bool(file.write(line + b"\n")) for line in exported(storage, known_spaces(storage)))
-            click.echo(f"{count:,} answers written to {export}")
+            click.echo(f"{quantity(count, 'answer')} written to {export}")
             return
         every = sorted(counted_spaces(storage), key=lambda each: (each.model, each.days))
     if as_json:
@@ -415,11 +418,12 @@ def ledger(export: str | None, as_json: bool) -> None:
         batches = f", {each.batched:,} by batches" if each.batched else ""
         parameters = json.dumps(each.about.get("parameters") or {}, ensure_ascii=False)
         click.secho(f"{each.model} at {each.address} {parameters}", bold=True)
+        used = f"{quantity(round(each.days), 'day')} ago by {', '.join(filter(None, each.flows)) or 'no flow'}"
         click.echo(
-            f"  {each.answers:,} answers{batches}, {each.input_tokens:,} input and {each.output_tokens:,} output"
-            f" tokens, {price}; used {each.days:.0f} days ago by {', '.join(filter(None, each.flows)) or 'no flow'}"
+            f"  {quantity(each.answers, 'answer')}{batches}, {each.input_tokens:,} input and"
+            f" {each.output_tokens:,} output tokens, {price}; used {used}"
         )
-    click.echo(f"{sum(each.answers for each in every):,} answers in {storage.root}")
+    click.echo(f"{quantity(sum(each.answers for each in every), 'answer')} in {storage.root}")
 
 
 def kept_entry(kept: KeptSpace) -> dict[str, Any]:
@@ -618,12 +622,14 @@ def run_and_wait(
 def interrupted_lines(runs: Sequence[Run]) -> list[str]:
     """After Ctrl+C: what is kept of runs, what goes on without them, and how they are gone on with."""
     from flows.ledger.records import Jobs
+    from llms.quantities import quantity
 
     lines = ["Stopped."]
     for run in runs:
         sent = sum(each.work.sent.requests for each in run.progress.values())
         if sent:
-            lines.append(f"{sent:,} answers of this run are kept in {run.storage.root}: none is asked, or paid, again.")
+            answers = quantity(sent, "answer of this run is", "answers of this run are")
+            lines.append(f"{answers} kept in {run.storage.root}: none is asked, or paid, again.")
         lines += [f"Saved before: {place}" for place in run.saved.places]
         waiting = [each for each in Jobs(run.storage).all_open() if each.attempt == run.attempt]
         if waiting:
@@ -642,13 +648,13 @@ def datasets_in(outcome: Any) -> dict[str, Any]:
 def tell(outcome: Any, runs: list[Run]) -> None:
     """Rows, counts, tokens, time, and a look at the first rows."""
     from flows.engine.report import summary_lines
+    from llms.quantities import quantity
 
     if isinstance(outcome, str):
         click.echo(outcome)
     for name, dataset in datasets_in(outcome).items():
-        click.secho(
-            f"\n{name or 'dataset'}: {len(dataset):,} rows, columns {', '.join(dataset.column_names)}", bold=True
-        )
+        rows, columns = quantity(len(dataset), "row"), ", ".join(dataset.column_names)
+        click.secho(f"\n{name or 'dataset'}: {rows}, columns {columns}", bold=True)
         for row in dataset.select(range(min(3, len(dataset)))):
             click.echo("  " + row_text(row))
     click.echo()

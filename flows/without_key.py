@@ -18,6 +18,7 @@ from flows.engine.rehearsing import rehearsed_at
 from llms import LLM, ParameterError
 from llms.local_model import MODEL, LocalModel, LocalModelError
 from llms.local_provider import LocalProvider
+from llms.quantities import quantity
 
 if TYPE_CHECKING:
     from flows.authoring.parameters import Flow
@@ -113,7 +114,8 @@ def closing_words(model: str, rows: int, places: Sequence[str]) -> str:
     """After a run that the local model answered: who wrote the rows, where they are, and how a provider would."""
     where = f", in {', '.join(places)}" if places else ""
     return (
-        f"{rows:,} rows written by {model}{where}. It has 135 million parameters: don't believe what it says.\n"
+        f"{quantity(rows, 'row')} written by {model}{where}."
+        " It has 135 million parameters: don't believe what it says.\n"
         "For rows by OpenAI's gpt-4o-mini, to the 80 prompts of the project: OPENAI_API_KEY=... make run"
     )
 

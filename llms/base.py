@@ -45,6 +45,7 @@ from llms.parameters import (
     takes_none,
     unknown_name_message,
 )
+from llms.quantities import quantity
 from llms.references import hidden, plain
 from llms.root import ROOT
 from llms.secrets import masked_values
@@ -84,6 +85,10 @@ class LLM(Configurable, ABC):
 
     mixes_schemas: ClassVar[bool] = False
     """Whether one call of `generate` takes inputs of different schemas: each as `(chat, schema)`."""
+
+    writes_on: ClassVar[bool] = False
+    """Whether what it writes after a bare prompt, where nobody says how long, goes on until the model or the context
+    ends it. Others end it after a few tokens."""
 
     provider: Annotated[str, Field(title="Provider", description="The adapter: a name of ours, or `module:Class`.")] = (
         ""
@@ -718,7 +723,7 @@ def bare_texts(inputs: Sequence[FormattedInput], owner: str) -> list[str]:
     """The inputs of a model that takes texts alone. Raises TypeError."""
     texts = [each for each in inputs if isinstance(each, str)]
     if len(texts) < len(inputs):
-        raise TypeError(f"{owner} takes bare texts, got a chat among {len(inputs)} inputs")
+        raise TypeError(f"{owner} takes bare texts, got a chat among {quantity(len(inputs), 'input')}")
     return texts
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import TypedDict
 
+from llms.quantities import quantity
 from llms.reading import whole_text
 from llms.root import FOLDER, PACKAGES, ROOT
 from llms.secrets import masked
@@ -161,7 +162,8 @@ class UndecidedJobError(LLMError):
         self.jobs = tuple(jobs)
         some = ", ".join(self.jobs[:3]) + (" ..." if len(self.jobs) > 3 else "")
         super().__init__(
-            f"{len(self.jobs):,} open batches of the account ({some}) may be this one: their results will show it"
+            f"{quantity(len(self.jobs), 'open batch', 'open batches')} of the account ({some}) may be this one:"
+            " the results will show it"
         )
 
 
@@ -241,7 +243,9 @@ def _place_of(error: Exception) -> str:
 
 def cut(text: str, length: int) -> str:
     """`text`, where it's longer its beginning and how much was left out."""
-    return text if len(text) <= length else f"{text[:length].rstrip()} … ({len(text) - length:,} more characters)"
+    if len(text) <= length:
+        return text
+    return f"{text[:length].rstrip()} … ({quantity(len(text) - length, 'more character')})"
 
 
 def error_for_status(status: int, message: str, *, code: str = "", retry_after: float | None = None) -> LLMError:

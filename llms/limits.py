@@ -30,6 +30,7 @@ from llms.errors import (
 )
 from llms.loop import request_loop
 from llms.outages import LONGEST_PAUSE, OUTAGE_TIMEOUT, Circuit
+from llms.quantities import quantity
 from llms.rates import Pace, Rate, Unit
 
 T = TypeVar("T")
@@ -227,7 +228,10 @@ class Limiter:
         if judgement is not None:
             if judgement.is_fewer:
                 logger.info(
-                    "%s refused %d requests: now %d at a time", self.name, judgement.refusals, int(self.allowed)
+                    "%s refused %s: now %d at a time",
+                    self.name,
+                    quantity(judgement.refusals, "request"),
+                    int(self.allowed),
                 )
             if judgement.pause:
                 self._paused_until = max(self._paused_until, _now() + min(judgement.pause, LONGEST_PAUSE))

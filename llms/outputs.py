@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from llms.errors import KeptError, LLMError
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.reading import whole_text
 from llms.typing import GenerateOutput, TokenCounts, Usage
 from llms.usage import usage_of
@@ -54,7 +55,7 @@ def outputs_in(given: object, owner: str, count: int) -> list[object]:
     if listed is None:
         raise LLMError(f"{owner} gave {short(cast('object', given))}; expected a list with an output per input")
     if len(listed) != count:
-        raise LLMError(f"{owner} got {count} inputs and gave {len(listed)} outputs")
+        raise LLMError(f"{owner} got {quantity(count, 'input')} and gave {quantity(len(listed), 'output')}")
     return listed
 
 
@@ -101,7 +102,7 @@ def exactly(output: GenerateOutput, wanted: int, owner: str) -> GenerateOutput:
 
 def too_few(owner: str, wanted: int, got: int, usage: Sequence[Usage]) -> LLMError:
     """The error for fewer generations than were asked for, with what they cost."""
-    return LLMError(f"{owner} was asked for {wanted} generations and gave {got}", usage=usage)
+    return LLMError(f"{owner} was asked for {quantity(wanted, 'generation')} and gave {got}", usage=usage)
 
 
 def first_generations(output: GenerateOutput, count: int) -> GenerateOutput:
@@ -119,7 +120,8 @@ def _with_texts(fields: dict[str, Any]) -> dict[str, Any]:
     for name in (BY_GENERATION - {"generations"}) & set(read):
         read[name] = _list_of(read[name], f"`{name}`")
         if len(read[name]) != len(texts):
-            raise ValueError(f"`{name}` has {len(read[name])} entries for {len(texts)} generations")
+            entries = quantity(len(read[name]), "entry", "entries")
+            raise ValueError(f"`{name}` has {entries} for {quantity(len(texts), 'generation')}")
     if "reasoning" in read:
         read["reasoning"] = list(map(_text, read["reasoning"]))
     return {**read, "generations": texts, "statistics": _counts(fields.get("statistics"), len(texts))}
@@ -173,7 +175,7 @@ def _count_each(given: object, length: int, name: str) -> list[int]:
     if len(counts) == length:
         return counts
     if len(counts) > 1:
-        raise ValueError(f"`{name}` has {len(counts)} counts for {length} generations")
+        raise ValueError(f"`{name}` has {len(counts)} counts for {quantity(length, 'generation')}")
     return [*counts, *[0] * (length - len(counts))][:length]
 
 

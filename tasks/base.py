@@ -20,6 +20,7 @@ from llms.errors import Failure, KeptError, failure_of
 from llms.images import ImageGenerationModel
 from llms.loop import run_sync
 from llms.parameters import ParameterError, Unasked, short
+from llms.quantities import quantity
 from llms.typing import PARTS_OF_TOKENS, ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema, Logprob
 from tasks.arrow import cleaned, unkeepable
 from tasks.cells import check_prompt
@@ -182,7 +183,8 @@ class ModelStep(Step):
         except Exception as error:  # noqa: BLE001 -- a prompt, perhaps a user's: whatever it raises is this row's failure
             answers = [failed(Answer(), error)] * self.answers_per_row
         if len(answers) != self.answers_per_row:
-            problem = UnreadableAnswerError(f"asked for {self.answers_per_row} answers, got {len(answers)}")
+            wanted = quantity(self.answers_per_row, "answer")
+            problem = UnreadableAnswerError(f"asked for {wanted}, got {len(answers)}")
             answers = ([*answers, *[failed(Answer(), problem)] * self.answers_per_row])[: self.answers_per_row]
         return self.assemble(row, list(map(fit_for_a_table, answers)))
 

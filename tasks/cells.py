@@ -17,6 +17,7 @@ from jinja2 import Undefined, pass_context
 from jinja2.runtime import Context
 
 from llms.parameters import check_whole, short
+from llms.quantities import quantity
 from llms.typing import ChatItem, ChatType, FormattedInput
 from tasks.typing import Row
 
@@ -61,7 +62,7 @@ def texts_in(row: Row, column: str, count: int | None = None) -> list[str]:
     value: Any = row.get(column)
     texts = cast("list[Any]", value) if isinstance(value, list) else []
     if not texts or not all(isinstance(text, str) for text in texts) or (count is not None and len(texts) != count):
-        wanted = "a list of texts" if count is None else f"a list of {count} texts"
+        wanted = "a list of texts" if count is None else f"a list of {quantity(count, 'text')}"
         raise ValueError(f"{column}: expected {wanted}, got {short(row.get(column))}")
     return [whole_text(text, f"{column}, number {place}") for place, text in enumerate(texts, 1)]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from llms import LLMError
 from llms.parameters import ParameterError
+from llms.quantities import quantity
 from llms.typing import FormattedInput, GenerateOutput
 from tasks.base import Answer, Task, UnreadableAnswerError, all_taken, failed, summed, with_tokens
 from tasks.typing import Ask, Row
@@ -134,4 +135,5 @@ def tried(ways: Iterable[str], attempt: Callable[[str], Asking[T]], what: str) -
             return (yield from attempt(way))
         except UnreadableAnswerError as error:
             problems.append(f"{way}: {error}")
-    raise UnreadableAnswerError(f"{what} failed {len(problems)} times. {'; '.join(dict.fromkeys(problems))}")
+    times = quantity(len(problems), "time")
+    raise UnreadableAnswerError(f"{what} failed {times}. {'; '.join(dict.fromkeys(problems))}")

@@ -64,6 +64,9 @@ class Step(Configurable, ABC):
     joins_rows: ClassVar[bool] = False
     """Whether it makes one row of a row of every step before it, with the columns of all."""
 
+    moves_columns: ClassVar[bool] = False
+    """Whether it writes what it reads to columns that its options name: no other one may be lost by it."""
+
     form_more = ("input_mappings", "output_mappings", "input_batch_size")
 
     name: Annotated[str, Field(exclude=True, description="Unique in a pipeline. Empty: from the class.")] = ""

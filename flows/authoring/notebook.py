@@ -16,6 +16,7 @@ from flows.engine.event_loops import setting
 from flows.engine.report import StepBar, age, bar_of, failure_lines, total_lines, waiting_line
 from flows.engine.run import Run, progress_listener
 from llms.markup import framed, text
+from llms.quantities import quantity
 from llms.root import FOLDER, PACKAGES, ROOT
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ def waits_for(runs: list[Run]) -> str:
 def closing_lines(run: Run) -> list[str]:
     """What is to be said of a run that has ended."""
     failures = [f"failed: {line}" for line in failure_lines(run)]
-    more = [f"{len(failures) - FEW_REASONS:,} more reasons"] if len(failures) > FEW_REASONS else []
+    more = [quantity(len(failures) - FEW_REASONS, "more reason")] if len(failures) > FEW_REASONS else []
     saved = [f"saved to {place}" for place in run.saved.places]
     return [*total_lines(run), *failures[:FEW_REASONS], *more, *saved]
 
@@ -121,7 +122,7 @@ def display_html(status: str, runs: list[Run], bars: list[StepBar], said: list[s
     pages = dict.fromkeys(run.flow_run.url for run in runs if run.flow_run.url.startswith(("http://", "https://")))
     links = "".join(f' <a href="{text(page)}" target="_blank" rel="noopener">In Prefect</a>' for page in pages)
     rows = "".join(map(bar_html, bars[:MOST_BARS]))
-    more = [f"{len(bars) - MOST_BARS:,} more steps"] if len(bars) > MOST_BARS else []
+    more = [quantity(len(bars) - MOST_BARS, "more step")] if len(bars) > MOST_BARS else []
     lines = "".join(f"<div>{text(line)}</div>" for line in [*more, *said])
     return framed(
         f"<p><strong>{text(status)}</strong>{links}</p>",

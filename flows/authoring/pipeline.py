@@ -17,7 +17,7 @@ from flows.authoring.datasets_by_name import Datasets
 from flows.authoring.parameters import Flow
 from flows.authoring.pipeline_file import build, dumped, flowchart, overview, read_file, write_file
 from flows.authoring.preview import checked, preview
-from flows.authoring.routing import RoutingBatchFunction
+from flows.authoring.routing import RoutedRows, RoutingBatchFunction
 from flows.authoring.saving import MAX_FAILED_ROWS, finish
 from flows.engine.errors import PipelineError
 from flows.engine.event_loops import run_anywhere, setting
@@ -25,6 +25,7 @@ from flows.engine.execution import check_columns, source_columns
 from flows.engine.graph import Node, Rows, load
 from flows.engine.run import SHARD_ROWS, Limits, Spending, current_run, limits_of_run, named
 from llms.parameters import set_quietly
+from llms.quantities import quantity
 from llms.typing import FormattedInput
 from tasks.sources.errors import SourceError
 from tasks.sources.generators import makes_rows
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROUTED_SHARD_ROWS = 50
+ROUTED_ROWS = RoutedRows()
+"""Made here: a step that is made where a pipeline's `with` block is open would belong to it."""
 
 
 class Pipeline:
@@ -126,12 +129,29 @@ class Pipeline:
         else:
             raise PipelineError(f"{before.name} >> {after!r}: expected a step, a list of steps or a routing function")
 
-    def connect_routed(self, before: Step, router: RoutingBatchFunction, after: Sequence[Step]) -> None:
-        """`before >> router >> after`."""
-        router.successors = [step.name for step in after]
-        for step in after:
+    def connect_routed(self, before: Step, router: RoutingBatchFunction, after: Any) -> None:
+        """`before >> router >> after`: a step, or several."""
+        steps: list[Any] = list(cast("Sequence[Any]", after)) if isinstance(after, list | tuple) else [after]
+        if not steps or not all(isinstance(step, Step) for step in steps):
+            raise PipelineError(
+                f"{before.name} >> ...: expected a step or a list of steps after a routing function, got {after!r}"
+            )
+        names: list[str] = [step.name for step in steps]
+        if router.count is not None and router.count > len(names):
+            raise PipelineError(
+                f"{before.name}: sample_n_steps({router.count}) draws {router.count} steps, and has"
+                f" {quantity(len(names), 'step')} to draw from: {', '.join(map(repr, names))}"
+            )
+        routed = next((name for name in names if name in self.routes), None)
+        if routed is not None:
+            raise PipelineError(
+                f"{routed!r} comes after a routing function already: name all steps that one sends shards to in one"
+                " list, as in `step >> router >> [a, b]`"
+            )
+        route = router.between(before, names)
+        for step in steps:
             self._add_edge(before, step)
-            self.routes[step.name] = router
+            self.routes[step.name] = route
 
     def validate(self, parameters: Mapping[str, Any] | None = None) -> None:
         """Check that the steps fit each other as a run with `parameters` has them, before anything is sent.
@@ -410,28 +430,29 @@ class Pipeline:
         leaves = {name: Rows(node) for name, node in nodes.items() if name not in followed}
         targets: dict[str, list[Saver]] = {}
         for name, saver in savers.items():
-            before = self.edges[name][0]
-            leaves[before] = Rows(nodes[before])
-            targets.setdefault(before, []).append(saver)
+            saved = name if name in nodes else self.edges[name][0]
+            leaves[saved] = Rows(nodes[saved])
+            targets.setdefault(saved, []).append(saver)
         spending = Spending(approve_cost_above, finish_online_below, max_cost)
         datasets = await finish(leaves, targets, max_failed_rows=max_failed_rows, spending=spending)
         return Datasets(datasets) if len(datasets) > 1 else next(iter(datasets.values()))
 
     def _nodes(self, steps: Mapping[str, Step], *, use_cache: bool = True) -> dict[str, Node]:
-        """The graph of rows, savers left out: they stand at its ends."""
+        """The graph of rows, savers left out: they stand at its ends. One that is routed to has its rows there."""
         shard_rows = self._shard_rows or (ROUTED_SHARD_ROWS if self.routes else SHARD_ROWS)
         run = current_run(self.storage)
         run.flow_name = run.flow_name or self.name
         nodes: dict[str, Node] = {}
         for name in self._order():
-            step = named(steps[name], name)
+            step, route = named(steps[name], name), self.routes.get(name)
             if isinstance(step, Saver):
-                continue
+                if route is None:
+                    continue
+                step = named(ROUTED_ROWS, name)
             if makes_rows(step):
                 nodes[name] = load(step, use_cache=use_cache, shard_rows=shard_rows, storage=self.storage).node
                 continue
             before = tuple(nodes[each] for each in self.edges[name] if each in nodes)
-            route = self.routes.get(name)
             nodes[name] = Node(run, name, step, before, None if route is None else _chooses(route, name))
         return nodes
 

@@ -36,6 +36,7 @@ from flows.store.context import run_logger
 from flows.store.digest import digest
 from flows.store.shards import ShardRef
 from flows.waiting.leaving import done_waiting, wait_for, wake
+from llms.quantities import quantity
 from llms.secrets import masked
 from tasks.targets.card import dataset_card
 from tasks.targets.look import Look, look_at
@@ -239,7 +240,7 @@ async def _finish(
                     )
                 )
                 place = await asyncio.to_thread(each.target.save, datasets[name], card)
-                run_logger().info("saved %s rows to %s", f"{len(datasets[name]):,}", place)
+                run_logger().info("saved %s to %s", quantity(len(datasets[name]), "row"), place)
             if place not in run.saved.places:
                 run.saved.places.append(place)
             run.saved.digests[each.key] = f"{digest(shards)} {place}"
@@ -329,10 +330,11 @@ def _check_failures(
     allowed = max_failed_rows * rows if max_failed_rows < 1 else max_failed_rows
     if failed > allowed:
         lines = failure_lines(run)
-        more = [f"and {len(lines) - FEW_REASONS} more reasons, in the run's report"] if len(lines) > FEW_REASONS else []
+        whole, left = quantity(rows, "row"), len(lines) - FEW_REASONS
+        more = [f"and {quantity(left, 'more reason')}, in the run's report"] if left > 0 else []
         reasons = "\n".join(f"  {line}" for line in [*lines[:FEW_REASONS], *more])
         raise TooManyFailedRowsError(
-            f"{failed:,} of {rows:,} rows failed, max_failed_rows={max_failed_rows:g} allows {int(allowed):,}."
+            f"{failed:,} of {whole} failed, max_failed_rows={max_failed_rows:g} allows {int(allowed):,}."
             f" What was answered is kept: retry the run to send only the failed rows again.\n{reasons}",
             datasets,
         )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from flows.cluster.messages import ShardOrder
 from flows.engine.errors import SpreadError
 from llms.extras import how_to_install
+from llms.quantities import quantity
 
 RUNNER_VARIABLE = "STILLFLOW_RUNNER"
 ADDRESS_VARIABLE = "STILLFLOW_RUNNER_ADDRESS"
@@ -182,5 +183,5 @@ def lost(kind: str, order: ShardOrder, error: BaseException) -> SpreadError:
     return SpreadError(
         f"{order.name}: {kind} couldn't get shard {order.place} made: {type(error).__name__}: {error}. What was"
         " answered is kept: retry the run. Its workers need this project, at the same version and on their path, and"
-        f" memory for {order.shard_rows:,} rows at a time"
+        f" memory for {quantity(order.shard_rows, 'row')} at a time"
     )

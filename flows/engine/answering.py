@@ -27,6 +27,7 @@ from llms.batch import BatchRequest, OfflineBatchLLM
 from llms.errors import ExpiredError, InvalidResponseError, LLMError, failure_of
 from llms.loop import run_async
 from llms.outputs import first_generations
+from llms.quantities import quantity
 from llms.typing import FormattedInput, GenerateOutput, Usage
 from llms.usage import usage_of
 from tasks.base import ModelStep, Task
@@ -425,7 +426,7 @@ class Session:
             ask.counted.add(question.key)
         given = len(kept.output["generations"])
         if given < question.times and not kept.output.get("embeddings"):
-            raise InvalidResponseError(f"asked for {question.times} generations, the provider gave {given}")
+            raise InvalidResponseError(f"asked for {quantity(question.times, 'generation')}, the provider gave {given}")
         return kept.output
 
     def _count(self, work: Work) -> None:
@@ -620,7 +621,8 @@ class Session:
             raise known
         if over:
             said = "; ".join(dict.fromkeys(filter(None, ended)))
-            raise ExpiredError(f"{len(ended)} batch jobs ended without an answer to it{f': {said}' if said else ''}")
+            jobs = quantity(len(ended), "batch job")
+            raise ExpiredError(f"{jobs} ended without an answer to it{f': {said}' if said else ''}")
         return True
 
 

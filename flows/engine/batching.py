@@ -34,6 +34,7 @@ from llms.credentials import is_given_in_code
 from llms.errors import LLMError
 from llms.limits import delay
 from llms.loop import run_async
+from llms.quantities import quantity
 from tasks.base import ModelStep
 
 INTENT_SECONDS = 20.0
@@ -191,7 +192,7 @@ class _Pass:
         if files and (few or self.batch.late) and not (self.batch.needs or self.queued):
             await self._approve_online(files)
             try:
-                await self._finish_online("are late" if self.batch.late else "are too few for a job")
+                await self._finish_online("late" if self.batch.late else "too few for a job")
             finally:
                 self.node.run.money.expected.pop(self.node.name, None)
             return
@@ -253,7 +254,7 @@ class _Pass:
 
     async def _finish_online(self, why: str) -> None:
         count = sum(len(file.custom_ids) for file in self.files)
-        run_logger().info("%s: %s requests %s, and are sent online", self.node.name, f"{count:,}", why)
+        run_logger().info("%s: sent online: %s, %s", self.node.name, quantity(count, "request"), why)
         waiting, self.pending = self.pending, []
         for each in waiting:
             self._push_held(each.place)
@@ -368,7 +369,7 @@ class _Pass:
 
         async def submit() -> Any:
             known = await self._create(record, file)
-            message = f"{known.job}: {known.requests:,} requests"
+            message = f"{known.job}: {quantity(known.requests, 'request')}"
             return told("Submitted", message, known)
 
         try:
@@ -382,7 +383,7 @@ class _Pass:
             return
         self.batch.known_there = True
         self.batch.needs.add(known.intent)
-        run_logger().info("%s: submitted %s requests as job %s", self.node.name, f"{known.requests:,}", known.job)
+        run_logger().info("%s: submitted %s as job %s", self.node.name, quantity(known.requests, "request"), known.job)
 
     def _leave_for_later(self, record: JobRecord) -> None:
         """Submit its requests in a later pass; where it may have become a job all the same, that is found out first."""

@@ -17,6 +17,7 @@ from llms.embeddings import Embeddings
 from llms.images import ImageGenerationModel
 from llms.parameters import signature_model
 from llms.prices import cost, money, price_of
+from llms.quantities import quantity
 from llms.typing import GenerateOutput, Usage
 from llms.usage import usage_of
 from tasks.base import ModelStep
@@ -135,8 +136,8 @@ class Estimate:
         where = "at batch price" if self.batch else "at the online price"
         price = "price unknown" if self.dollars is None else f"about {money(self.dollars)} {where}"
         return (
-            f"{self.requests:,} requests, about {rounded(self.input_tokens)} input and {rounded(self.output_tokens)}"
-            f" output tokens, {price} (output tokens: {self.guess})"
+            f"{quantity(self.requests, 'request')}, about {rounded(self.input_tokens)} input and"
+            f" {rounded(self.output_tokens)} output tokens, {price} (output tokens: {self.guess})"
         )
 
 

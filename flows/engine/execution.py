@@ -397,7 +397,8 @@ def _failed_row(step: Step, rows: Sequence[Row]) -> Row:
 
 async def _take_all(node: Node, step: GlobalStep) -> None:
     """A step that needs all rows at once: one task run, any number of shards."""
-    inputs = [[ref async for _, ref in cast("Stream", before.stream).read()] for before in node.upstream]
+    streams = [cast("Stream", before.stream) for before in node.upstream]
+    inputs = [[ref async for place, ref in each.read() if node.route is None or node.route(place)] for each in streams]
 
     async def make() -> list[ShardRef]:
         key = digest([[ref.digest for ref in refs] for refs in inputs])
@@ -460,6 +461,7 @@ class _Gate:
         self._sources = [node for node in nodes if isinstance(node.step, GeneratorStep)]
         self._unseen = {id(node) for node in self._sources if node in to_run}
         self._columns: dict[int, frozenset[str]] = {}
+        self._said: set[str] = set()
         for node in self._sources:
             known = source_columns(cast("GeneratorStep", node.step))
             if known is not None:
@@ -474,7 +476,10 @@ class _Gate:
 
     def _check(self) -> None:
         if all(id(node) in self._columns for node in self._sources):
-            check_columns(self._nodes, self._columns)
+            for note in check_columns(self._nodes, self._columns):
+                if note not in self._said:
+                    self._said.add(note)
+                    run_logger().warning(note)
         if not self._unseen:
             self._open.set()
 
@@ -505,8 +510,12 @@ def source_columns(step: GeneratorStep) -> frozenset[str] | None:
     return frozenset(dataset_names(step, sorted(known)).values()) if known else None
 
 
-def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) -> None:
-    """Follow the columns through the steps. Raises PipelineError where one is missing, or means two things."""
+def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) -> list[str]:
+    """Follow the columns through the steps. Returns what a person should know of them.
+
+    Raises PipelineError where one is missing, means two things, or would be lost.
+    """
+    notes: list[str] = []
     origins: dict[int, dict[str, Node]] = {}
     for node in nodes:
         if id(node) in sources:
@@ -517,7 +526,10 @@ def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) 
         _check_required(node, available)
         if node.step.joins_rows:
             _check_conflicts(node, before)
-        written = set(dataset_names(node.step, node.step.own_columns()).values())
+        names = dataset_names(node.step, node.step.own_columns())
+        written = set(names.values())
+        if node.step.moves_columns:
+            notes += _written_over(node, names, available)
         origins[id(node)] = {
             # A step that only keeps a column isn't where it comes from.
             name: node
@@ -525,6 +537,7 @@ def check_columns(nodes: Sequence[Node], sources: Mapping[int, frozenset[str]]) 
             else available.get(name, node)
             for name in node.step.added_columns(frozenset(available))
         }
+    return notes
 
 
 def _check_required(node: Node, available: Mapping[str, Node]) -> None:
@@ -559,6 +572,34 @@ def _check_conflicts(node: Node, branches: Sequence[Mapping[str, Node]]) -> None
             f"{node.name} ({type(node.step).__name__}) joins rows whose {name!r} comes from {writers[0].name} in one"
             f" and from {writers[1].name} in another. {way_out(name)}"
         )
+
+
+def _written_over(node: Node, names: Mapping[str, str], available: Mapping[str, Node]) -> list[str]:
+    """Of a step that moves columns: what to say of those of a source that it writes over, and doesn't read.
+
+    Args:
+        names: what its own columns are called in the dataset.
+        available: the dataset's columns before it, each with the step that it comes from.
+
+    Raises PipelineError for a column that another step made.
+    """
+    notes: list[str] = []
+    known = {*node.step.columns_read(), MODEL_NAME, METADATA}
+    for column, name in names.items():
+        if name not in available or name in known:
+            continue
+        origin, what = available[name], f"{node.name} ({type(node.step).__name__}) writes its column {column!r} to"
+        if not isinstance(origin.step, GeneratorStep):
+            raise PipelineError(
+                f"{what} {name!r}, which {origin.name} made: that one would be lost. Give it another name,"
+                f" {node.name}.output_mappings={{{column!r}: '<another name>'}}, or drop the old one before"
+                " (`KeepColumns`)"
+            )
+        notes.append(
+            f"{what} {name!r}, in the place of the one that {origin.name} has. To keep both, rename that one:"
+            f" {origin.name}.output_mappings={{{name!r}: '<another name>'}}"
+        )
+    return notes
 
 
 async def _report(run: Run) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from flows.engine.costs import Cost, cost_of_rows, cost_of_run, together
 from flows.engine.errors import LONGEST_MESSAGE
 from flows.engine.run import Run
+from llms.quantities import quantity
 from tasks.markdown import inert
 
 
@@ -31,8 +32,7 @@ class Outcome:
 
     def __str__(self) -> str:
         """`2,000 rows, 3 of them failed, $1.20 ($0.40 of it now), saved to data/answers`."""
-        rows = f"{self.rows:,} {'row' if self.rows == 1 else 'rows'}"
-        parts = [rows, f"{self.failed:,} of them failed" if self.failed else "none failed"]
+        parts = [quantity(self.rows, "row"), f"{self.failed:,} of them failed" if self.failed else "none failed"]
         if self.cost.known:
             now = f" ({self.spent.known} of it now)" if self.spent.known not in {"", self.cost.known} else ""
             parts.append(f"{self.cost.known}{now}")

@@ -17,6 +17,7 @@ from llms.batch import OfflineBatchLLM
 from llms.errors import (
     cut,
 )
+from llms.quantities import quantity
 from tasks.base import ModelStep
 from tasks.markdown import code, link, plain, plain_lines, table
 from tasks.targets.look import look_markdown
@@ -53,19 +54,20 @@ def progress_line(progress: StepProgress, pace: Pace | None = None) -> str:
     Args:
         pace: for how fast as well.
     """
-    parts = [f"{progress.rows_out:,} rows"]
+    parts = [quantity(progress.rows_out, "row")]
     if pace is not None and pace.whole is not None:
-        parts = [f"{pace.rows:,} of {pace.whole:,} rows", *filter(None, [rate_of(pace), left_of(pace), pace.dollars])]
+        rows = f"{pace.rows:,} of {quantity(pace.whole, 'row')}"
+        parts = [rows, *filter(None, [rate_of(pace), left_of(pace), pace.dollars])]
     if progress.answered:
-        parts.append(f"{progress.answered:,} requests answered")
+        parts.append(f"{quantity(progress.answered, 'request')} answered")
     if progress.failed:
-        parts.append(f"{progress.failed:,} rows failed")
+        parts.append(f"{quantity(progress.failed, 'row')} failed")
     if progress.work.all.cut_off:
-        parts.append(f"{progress.work.all.cut_off:,} answers cut off by the limit of tokens")
+        parts.append(f"{quantity(progress.work.all.cut_off, 'answer')} cut off by the limit of tokens")
     if unfinished := sum(progress.work.all.unfinished.values()):
-        parts.append(f"{unfinished:,} answers that may not be whole")
+        parts.append(f"{quantity(unfinished, 'answer')} that may not be whole")
     if progress.reused:
-        parts.append(f"{progress.reused:,} of {progress.shards:,} shards from the cache")
+        parts.append(f"{progress.reused:,} of {quantity(progress.shards, 'shard')} from the cache")
     answerer = progress.step.answerer if isinstance(progress.step, ModelStep) else None
     if isinstance(answerer, AsyncLLM) and (trouble := answerer.trouble()):
         parts.append(trouble)
@@ -89,7 +91,9 @@ class StepBar:
         return f"{self.done:,}" if self.whole is None else f"{self.done:,} of {self.whole:,}"
 
     def __str__(self) -> str:
-        return f"{self.name}: {', '.join(filter(None, [f'{self.counted} rows', self.said]))}"
+        last = self.done if self.whole is None else self.whole
+        rows = f"{self.counted} {'row' if last == 1 else 'rows'}"
+        return f"{self.name}: {', '.join(filter(None, [rows, self.said]))}"
 
 
 def bar_of(run: Run, progress: StepProgress, *, ended: bool = False) -> StepBar:
@@ -120,10 +124,10 @@ def total_lines(run: Run) -> list[str]:
     """What a run sent and spent, and what its rows took where that is more."""
     steps, work = list(run.progress.values()), total_work(run)
     spent = _amounts(work.sent, cost_of_run(steps).known)
-    lines = [f"{work.sent.requests:,} requests sent, {spent}, {time.time() - run.times.started:.1f} s"]
+    lines = [f"{quantity(work.sent.requests, 'request')} sent, {spent}, {time.time() - run.times.started:.1f} s"]
     if work.all != work.sent:
         taken = _amounts(work.all, cost_of_rows(steps).known)
-        lines.append(f"with the answers of earlier runs: {work.all.requests:,} requests, {taken}")
+        lines.append(f"with the answers of earlier runs: {quantity(work.all.requests, 'request')}, {taken}")
     return lines
 
 
@@ -286,9 +290,11 @@ def waiting_line(
     """What a run waits for, in one line: for the message of its state."""
     every = [*records, *ended]
     done, total = sum(each.answered + each.refused for each in every), sum(each.requests for each in every)
-    parts = [f"{len(ended):,} of {len(every):,} jobs done", f"{done:,} of {total:,} requests"]
+    jobs = f"{len(ended):,} of {quantity(len(every), 'job')} done"
+    parts = [jobs, f"{done:,} of {quantity(total, 'request')}"]
     if queued:
-        parts.append(f"{queued:,} requests wait until the provider takes them")
+        one, several = "request waits until the provider takes it", "requests wait until the provider takes them"
+        parts.append(quantity(queued, one, several))
     if next_poll is not None:
         parts.append(f"next poll {time.strftime('%H:%M UTC', time.gmtime(next_poll))}")
     if deadline is not None:

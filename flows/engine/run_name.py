@@ -12,6 +12,7 @@ from flows.engine.artifacts import no_need_of_the_server
 from flows.engine.graph import Node
 from flows.engine.run import Run
 from llms.errors import cut
+from llms.quantities import quantity
 from llms.secrets import masked
 from tasks.base import ModelStep
 from tasks.markdown import inert
@@ -69,8 +70,8 @@ def name_of(flow: str, models: Sequence[str], rows: int | None = None) -> str:
         >>> name_of("text-generation", ["gpt-4o-mini"], 2000)
         'text-generation, 2,000 rows, gpt-4o-mini'
     """
-    counted = [] if rows is None else [f"{rows:,} {'row' if rows == 1 else 'rows'}"]
-    more = [f"{len(models) - MOST_MODELS} more models"] if len(models) > MOST_MODELS else []
+    counted = [] if rows is None else [quantity(rows, "row")]
+    more = [quantity(len(models) - MOST_MODELS, "more model")] if len(models) > MOST_MODELS else []
     return cut(inert(masked(", ".join([flow, *counted, *models[:MOST_MODELS], *more])), LONGEST_NAME), LONGEST_NAME)
 
 

@@ -12,6 +12,7 @@ import orjson
 from flows.engine.errors import PipelineError
 from flows.engine.run import Run
 from flows.store.context import run_logger
+from llms.quantities import quantity
 from tasks.steps import METADATA, GeneratorStep, SourceTypes, Step, restored
 from tasks.typing import Row
 
@@ -131,10 +132,10 @@ class SourceRows:
             run_logger().info(said, self.step.name, step, kept)
         if self.foreign:
             run_logger().warning(
-                "%s: in %s rows %s isn't an object. It's kept there as %smetadata; a column of another meaning needs"
+                "%s: in %s %s isn't an object. It's kept there as %smetadata; a column of another meaning needs"
                 " another name: output_mappings={%r: 'metadata'}",
                 self.step.name,
-                f"{self.foreign:,}",
+                quantity(self.foreign, "row"),
                 METADATA,
                 EARLIER,
                 METADATA,

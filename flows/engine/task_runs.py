@@ -8,6 +8,7 @@ from typing import Any, cast
 from flows.engine.errors import CLEAR_ERRORS, failed_state, masked_errors
 from flows.store.context import in_flow_run
 from flows.store.shards import ShardRef
+from llms.quantities import quantity
 
 
 async def as_task_run(name: str, run_name: str, work: Callable[[], Awaitable[Any]], **options: Any) -> Any:
@@ -50,4 +51,4 @@ def shard_state(ref: ShardRef, reused: bool, inputs: Sequence[ShardRef]) -> Any:
     if not (reused or failed_here):
         return ref, reused
     failed = f", {ref.failed:,} of them failed" if ref.failed else ""
-    return told("RowsFailed" if failed_here else "Cached", f"{ref.rows:,} rows{failed}", (ref, reused))
+    return told("RowsFailed" if failed_here else "Cached", f"{quantity(ref.rows, 'row')}{failed}", (ref, reused))

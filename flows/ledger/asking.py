@@ -31,6 +31,7 @@ from flows.ledger.store import FOLDER, Kept, Store
 from flows.ledger.table import number_of
 from flows.store.context import run_logger
 from flows.store.storage import Storage, StorageError
+from llms.quantities import quantity
 
 CLAIMS = "asking"
 ENDING = ".claim"
@@ -341,7 +342,8 @@ class Asking:
             self._begin(self._release(claim))
         if self._held and not self._told:
             self._told = True
-            run_logger().info("%d questions are asked by another run just now: their answers are waited for", len(held))
+            asked = quantity(len(held), "question")
+            run_logger().info("waits for the answers to %s, asked by another run just now", asked)
 
     async def _poll(self, claims: Claims) -> None:
         """Let those go on whose question is answered, or given up."""

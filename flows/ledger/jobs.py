@@ -32,6 +32,7 @@ from llms.errors import (
     failure_of,
 )
 from llms.loop import run_async
+from llms.quantities import quantity
 
 RESULTS_AT_A_TIME = 5_000
 """Results that are held before they are written to the ledger."""
@@ -155,12 +156,12 @@ async def settle(jobs: Jobs, record: JobRecord, status: JobStatus, llm: OfflineB
     if status.state == "ended":
         _grow_limit(jobs, record)
     run_logger().info(
-        "%s: job %s %s, %s of %s requests answered%s",
+        "%s: job %s %s, %s of %s answered%s",
         record.step,
         status.id,
         status.status,
         f"{got.answered:,}",
-        f"{record.requests:,}",
+        quantity(record.requests, "request"),
         f": {status.message}" if status.message else "",
     )
     if status.error is not None and status.error.fatal:

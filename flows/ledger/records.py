@@ -21,6 +21,7 @@ from flows.store.storage import Storage, StorageError
 from llms import LLMError
 from llms.batch import MARK, JobStatus, OfflineBatchLLM
 from llms.credentials import BoundKey, given_in_code
+from llms.quantities import quantity
 from llms.registry import AnyModel
 
 SUBMITTED = "jobs/submitted"
@@ -125,8 +126,8 @@ class JobGoneError(LLMError):
         super().__init__(
             f"{record.step}: the provider doesn't have batch job {record.job!r} or its results any more"
             f" ({error}): they were deleted, or made with other credentials. If these have changed, set them back. If"
-            f" the job is gone, retry the run: what is missing of its {record.requests:,} requests is then submitted,"
-            " and paid, again"
+            f" the job is gone, retry the run: what is missing of its {quantity(record.requests, 'request')} is then"
+            " submitted, and paid, again"
         )
         self.record = record
 
@@ -139,11 +140,11 @@ class JobMovedError(LLMError):
     def __init__(self, record: JobRecord, path: str) -> None:
         where = record.llm.get("base_url") or "the provider's own address"
         super().__init__(
-            f"{record.step}: batch job {record.job or record.intent!r} is open, with {record.requests:,} requests to"
-            f" {where}, and the step asks otherwise now: its address (base_url, or the environment), its settings"
-            " or the code has changed since. Submitting again would pay twice, so nothing was submitted. Set back what"
-            " has changed, to have the job's answers; or cancel the job at the provider, delete"
-            f" {path!r}, and retry the run"
+            f"{record.step}: batch job {record.job or record.intent!r} is open, with"
+            f" {quantity(record.requests, 'request')} to {where}, and the step asks otherwise now: its address"
+            " (base_url, or the environment), its settings or the code has changed since. Submitting again would pay"
+            " twice, so nothing was submitted. Set back what has changed, to have the job's answers; or cancel the job"
+            f" at the provider, delete {path!r}, and retry the run"
         )
         self.record = record
 

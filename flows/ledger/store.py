@@ -289,9 +289,9 @@ class Store:
     def _tell(self) -> None:
         if self._damaged > self._told:
             run_logger().warning(
-                "%d cut or damaged lines in %s were left out; their questions are asked again",
-                self._damaged - self._told,
+                "cut or damaged lines in %s are left out, %d in all; their questions are asked again",
                 self.folder,
+                self._damaged - self._told,
             )
             self._told = self._damaged
 

@@ -372,10 +372,10 @@ class SharedLimit:
             self._not_short = now
         elif now - self._not_short > PATIENCE:
             logger.warning(
-                "some of the %d places of the limit %r seem to belong to nobody who works: %d are used here."
+                "some places of the limit %r seem to belong to nobody who works: of %d, %d are used here."
                 " When no run works, free all: prefect gcl update %s --active-slots 0",
-                seen.limit,
                 self.name,
+                seen.limit,
                 seen.missing,
                 self.name,
             )

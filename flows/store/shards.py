@@ -23,6 +23,7 @@ from flows.store.context import run_logger
 from flows.store.digest import summary_of_rows
 from flows.store.storage import STORAGE_VARIABLE, Storage
 from llms.errors import failure_of
+from llms.quantities import quantity
 from tasks.arrow import cleaned, column_of, rows_in, shape_of, unkeepable
 from tasks.metadata import metadata_shape
 from tasks.steps import METADATA, failure_in
@@ -246,7 +247,8 @@ def read_table(storage: Storage, ref: ShardRef) -> pa.Table:
     with _opened(storage, ref.uri, _content(storage, ref)) as file:
         table: pa.Table = file.read()
     if table.num_rows != ref.rows:
-        raise ShardError(f"shard {ref.uri!r} has {table.num_rows} rows, expected {ref.rows}; delete it and run again")
+        rows = quantity(table.num_rows, "row")
+        raise ShardError(f"shard {ref.uri!r} has {rows}, expected {ref.rows}; delete it and run again")
     return table
 
 

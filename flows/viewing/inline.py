@@ -18,6 +18,7 @@ from flows.viewing.rendering import TEMPLATES, pieces_of, templates
 from flows.viewing.values import Shown, image_type, row_shown, value_at
 from llms.markup import framed
 from llms.parameters import short
+from llms.quantities import quantity
 from tasks.sources.tables import rows_of_dataset
 from tasks.targets.sample import sample_markdown
 from tasks.typing import Row
@@ -134,7 +135,7 @@ def _counted(dataset: Any) -> str:
     if not hasattr(dataset, "__len__"):
         return ""
     rows, failed = len(dataset), _failed_among_first(dataset)
-    words = f"{rows:,} row{'' if rows == 1 else 's'}"
+    words = quantity(rows, "row")
     of = "of them" if rows <= COUNTED_ROWS else f"of the first {COUNTED_ROWS:,}"
     return f"{words}, {failed:,} {of} failed" if failed else words
 
@@ -162,10 +163,10 @@ def shortened(value: Shown) -> Shown:
     if value.kind in {"text", "long"}:
         kept = "".join(value.text[:LONGEST_TEXT].splitlines(keepends=True)[:MOST_LINES])
         left_out = len(value.text) - len(kept)
-        text = f"{kept.rstrip()}… ({left_out:,} more characters)" if left_out else value.text
+        text = f"{kept.rstrip()}… ({quantity(left_out, 'more character')})" if left_out else value.text
         return replace(value, kind="text", text=text)
     if value.kind == "vector":
-        return replace(value, kind="fact", text=f"{value.size:,} numbers")
+        return replace(value, kind="fact", text=quantity(value.size, "number"))
     if value.kind == "image" and value.size > LARGEST_IMAGE:
         return replace(value, kind="bytes")
     items = [shortened(each) for each in value.items[:MOST_ITEMS]]

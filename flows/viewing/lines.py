@@ -28,6 +28,7 @@ from flows.viewing.batches import Batch, Row, RowBatch, integer_of, json_of, jso
 from flows.viewing.errors import ViewError
 from flows.viewing.files import OpenFile
 from flows.viewing.tables import Table
+from llms.quantities import quantity
 
 Starts: TypeAlias = NDArray[np.int64]
 
@@ -194,7 +195,7 @@ class CsvFile(TextFile):
         cells = next(record for record in csv.reader(io.StringIO(content.decode(), newline="")) if record)
         if len(cells) != len(self._names):
             raise ViewError(
-                f"{self._path}: row {number} has {len(cells)} cells, the header {len(self._names)}; mend it"
+                f"{self._path}: row {number} has {quantity(len(cells), 'cell')}, the header {len(self._names)}; mend it"
             )
         return dict(zip(self._names, map(cell_value, cells), strict=True))
 

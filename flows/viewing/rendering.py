@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.viewing.comparing import Piece
 from flows.viewing.values import Shown
+from llms.quantities import quantity
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_BRIEF = 700
@@ -42,7 +43,7 @@ def brief(value: Shown) -> str:
     if value.kind in {"image", "bytes"}:
         return f"{value.kind}, {value.size:,} bytes"
     if value.kind == "vector":
-        return f"{value.size:,} numbers"
+        return quantity(value.size, "number")
     parts: list[str] = []
     length = 0
     for each in value.items:

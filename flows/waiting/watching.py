@@ -22,6 +22,7 @@ from llms.batch import JobStatus, OfflineBatchLLM
 from llms.credentials import use_credentials_store
 from llms.errors import BadRequestError, ModelNotFoundError
 from llms.loop import run_async
+from llms.quantities import quantity
 
 if TYPE_CHECKING:
     from prefect import State
@@ -66,11 +67,11 @@ class Watched:
     def line(self) -> str:
         """What a pass did, for the message of its state."""
         parts = [
-            f"{self.runs:,} runs wait",
-            f"{self.asked:,} jobs asked for",
-            f"{len(self.woken):,} runs woken",
-            *([f"{len(self.cancelled):,} jobs of cancelled runs cancelled"] if self.cancelled else []),
-            *([f"answers of {len(self.settled):,} jobs of ended runs kept"] if self.settled else []),
+            quantity(self.runs, "run waits", "runs wait"),
+            f"{quantity(self.asked, 'job')} asked for",
+            f"{quantity(len(self.woken), 'run')} woken",
+            *([f"{quantity(len(self.cancelled), 'job')} of cancelled runs cancelled"] if self.cancelled else []),
+            *([f"answers of {quantity(len(self.settled), 'job')} of ended runs kept"] if self.settled else []),
         ]
         return ", ".join(parts)
 
@@ -203,7 +204,7 @@ def reasons_to_wake(sleeping: Sequence[Wait], now: dict[str, JobRecord], run_id:
     for wait in sleeping:
         done, room = ended(wait.intents), ended(wait.room)
         if done:
-            reason = f"woken by the watcher: {done:,} {'job' if done == 1 else 'jobs'} ended"
+            reason = f"woken by the watcher: {quantity(done, 'job')} ended"
         elif room and wait.queued:
             reason = "woken by the watcher: there may be room in the provider's queue"
         else:

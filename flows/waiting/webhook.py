@@ -26,6 +26,7 @@ from flows.engine.errors import SetupError
 from flows.ledger.records import JobRecord, Jobs, Wait
 from flows.store.storage import storage_at
 from flows.waiting.wake import wake_runs
+from llms.quantities import quantity
 from llms.secrets import know
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Receiver:
 
     def _conclude(self, event: Event, record: JobRecord | None, woken: list[str]) -> None:
         if woken:
-            said = f"woke {len(woken)} run{'s' if len(woken) > 1 else ''}"
+            said = f"woke {quantity(len(woken), 'run')}"
             logger.info("%s %s: %s: %s", event.kind, event.job, said, ", ".join(woken))
         elif record is None:
             said = "nothing waits for it"

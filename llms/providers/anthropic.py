@@ -50,6 +50,7 @@ from llms.http import json_object, plain_refusal, written
 from llms.parameters import Unasked, short
 from llms.providers.claude import fitted, forces_tool, refused_in, takes_schemas
 from llms.providers.parameters import Stop, TopK, TopP, keywords_in
+from llms.quantities import quantity
 from llms.reading import (
     count_in,
     json_in,
@@ -321,7 +322,7 @@ class AnthropicLLM(ServiceLLM, OfflineBatchLLM):  # pyright: ignore[reportIncomp
                         yield result
         total = status_from(job).total
         if lines < total:
-            missing = f"has {lines:,} of {total:,} results"
+            missing = f"has {lines:,} of {quantity(total, 'result')}"
         elif not line.endswith(b"\n") and read_object(line) is None:
             missing = "has results that are cut"
         else:

@@ -53,6 +53,7 @@ from llms.providers.aws import frozen_credentials, region_of
 from llms.providers.messages import SYSTEM_ROLES, Image, as_call, calls_of, parts_of, refuse_names, text_of
 from llms.providers.openai import CHAT, parse_answer
 from llms.providers.parameters import ExtraBody, MaxNewTokens, ReasoningEffort, Stop, TopP, keywords_in
+from llms.quantities import quantity
 from llms.reading import count_in, json_in, list_in, object_in, seconds_of, text_in
 from llms.service import ServiceLLM, refusal_words, retry_after_in
 from llms.structured_output import constrainable_schema, schema_name
@@ -420,7 +421,8 @@ class BedrockLLM(ServiceLLM, OfflineBatchLLM):
                 said = f"the results of batch {job_id!r} aren't found at {place}"
                 raise IncompleteResultsError(said, ended=ended, gone=error) from None
         if lines < counted:
-            raise IncompleteResultsError(f"batch {job_id!r} has {lines:,} of {counted:,} results", ended=ended)
+            said = f"batch {job_id!r} has {lines:,} of {quantity(counted, 'result')}"
+            raise IncompleteResultsError(said, ended=ended)
 
     async def cancel_job(self, job_id: str) -> None:
         await self.call("POST", f"{self._jobs(job_id)}/stop")

@@ -60,6 +60,7 @@ from llms.providers.parameters import (
     TopP,
     keywords_in,
 )
+from llms.quantities import quantity
 from llms.reading import count_in, json_in, list_in, object_in, seconds_of, text_in
 from llms.secrets import forget, know
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
@@ -365,7 +366,8 @@ class FireworksLLM(ChatBatchesLLM):
             for address in addresses:
                 forget(address)
         if answers < counted or (gone and job["status"] == COMPLETED):
-            has = f"its dataset {dataset!r} isn't found" if gone else f"it has {answers:,} of {counted:,} answers"
+            read = f"{answers:,} of {quantity(counted, 'answer')}"
+            has = f"its dataset {dataset!r} isn't found" if gone else f"it has {read}"
             raise IncompleteResultsError(f"batch {job_id!r} is {job['status']!r}, but {has}", gone=gone)
         if found is None and job_id not in self._cancelled:
             raise IncompleteResultsError(f"batch {job_id!r} isn't found, while its dataset is there")

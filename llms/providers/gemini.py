@@ -34,6 +34,7 @@ from llms.http import json_object, written
 from llms.parameters import short
 from llms.providers.google import GoogleLLM, as_completion, error_of, job_from, refusal_from
 from llms.providers.openai import CHAT, file_name, parse_answer
+from llms.quantities import quantity
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.service import ServiceLLM
 from llms.typing import GenerateOutput
@@ -164,7 +165,8 @@ class GeminiLLM(GeminiApi, GoogleLLM):  # pyright: ignore[reportIncompatibleMeth
                         yield result
         counted = status.total if status.status == "succeeded" else 0
         if lines < counted or (not line.endswith(b"\n") and not object_in(line.decode("utf-8", "replace"))):
-            raise IncompleteResultsError(f"batch {job_id!r} has {lines:,} of {counted:,} results", ended=ended)
+            said = f"batch {job_id!r} has {lines:,} of {quantity(counted, 'result')}"
+            raise IncompleteResultsError(said, ended=ended)
 
     async def cancel_job(self, job_id: str) -> None:
         await self.call("POST", f"{VERSION}/{job_id}:cancel", {})

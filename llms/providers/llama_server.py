@@ -45,6 +45,7 @@ class ClientLlamaCpp(ServerLLM):
     own_url: ClassVar[str] = "http://127.0.0.1:8080/v1"
 
     names: ClassVar[Mapping[str, str]] = {"repetition_penalty": "repeat_penalty"}
+    writes_on: ClassVar[bool] = True
 
     form_title = "llama.cpp server"
 

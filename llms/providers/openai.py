@@ -78,6 +78,7 @@ from llms.providers.parameters import (
     keywords_in,
 )
 from llms.providers.responses import as_completion
+from llms.quantities import quantity
 from llms.reading import (
     MOST_WORDS,
     count_in,
@@ -829,7 +830,8 @@ def _images_in(answer: Mapping[str, Any]) -> GenerateOutput:
     images = [object_in(each).get("b64_json") or object_in(each).get("url") for each in listed]
     texts = [each for each in images if isinstance(each, str) and each]
     if not texts or len(texts) < len(images):
-        raise InvalidResponseError(f"the provider's answer has {len(texts)} images of {len(images)}: {short(answer)}")
+        some = f"{len(texts)} of {quantity(len(images), 'image')}"
+        raise InvalidResponseError(f"the provider's answer has {some}: {short(answer)}")
     for text in texts:
         if not is_address(text):
             _check_image(text)
@@ -976,7 +978,7 @@ def _missing_of(job: Mapping[str, Any], counts: Mapping[str, Any], answers: int,
     # Some servers count what failed as completed too.
     if answers < counted and not 0 < total <= lines:
         return (
-            f"its output has {answers:,} of {counted:,} answers"
+            f"its output has {answers:,} of {quantity(counted, 'answer')}"
             if job.get("output_file_id")
             else "it has no output yet"
         )

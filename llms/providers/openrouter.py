@@ -37,6 +37,7 @@ from llms.providers.parameters import (
     TopP,
     keywords_in,
 )
+from llms.quantities import quantity
 from llms.reading import count_in, list_in, object_in, seconds_of, text_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
 
@@ -190,7 +191,7 @@ class OpenRouterLLM(ChatBatchesLLM):
         counts = object_in(job.get("request_counts"))
         counted = count_in(counts.get("completed")) + count_in(counts.get("failed"))
         if results < counted or (not results and job["status"] == "completed"):
-            said = f"batch {job_id!r} has {results:,} of {counted:,} results"
+            said = f"batch {job_id!r} has {results:,} of {quantity(counted, 'result')}"
             raise IncompleteResultsError(said, ended=seconds_of(job.get("finalized_at")))
 
     async def cancel_job(self, job_id: str) -> None:

@@ -47,6 +47,7 @@ from llms.http import written
 from llms.parameters import Unasked, short
 from llms.providers.google import GoogleLLM, as_completion, error_of, job_from
 from llms.providers.openai import CHAT, file_name, parse_answer
+from llms.quantities import quantity
 from llms.reading import json_in, object_in, seconds_of, text_in
 from llms.secrets import know
 from llms.typing import GenerateOutput
@@ -296,7 +297,7 @@ class VertexAILLM(GoogleLLM):
         counted = status.answered + status.refused
         if lines < counted or (not folder and status.status in {"succeeded", "partially_succeeded"}):
             gone = ModelNotFoundError(f"there are no results of batch {job_id!r} in {folder!r}") if not lines else None
-            said = f"batch {job_id!r} has {lines:,} of {counted:,} results"
+            said = f"batch {job_id!r} has {lines:,} of {quantity(counted, 'result')}"
             raise IncompleteResultsError(said, ended=ended, gone=gone)
 
     async def _files_in(self, folder: str) -> AsyncIterator[str]:

@@ -32,6 +32,7 @@ from llms.providers.parameters import (
     TopP,
     keywords_in,
 )
+from llms.quantities import quantity
 from llms.reading import count_in, list_in, object_in, seconds_of, text_in
 from llms.typing import FormattedInput, GenerateOutput, JSONSchema
 from llms.uploads import expected_results
@@ -142,7 +143,7 @@ class XAILLM(ChatBatchesLLM):
                 break
         counted = count_in(counts.get("num_success")) + count_in(counts.get("num_error"))
         if results < counted:
-            said = f"batch {job_id!r} has {results:,} of {counted:,} results"
+            said = f"batch {job_id!r} has {results:,} of {quantity(counted, 'result')}"
             raise IncompleteResultsError(said, ended=ended)
 
     def _result(self, given: Mapping[str, Any]) -> BatchResult:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import Field, field_validator, model_validator
 
 from llms.parameters import Configurable, check_whole, short
+from llms.quantities import quantity
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import Answer, Task, UnreadableAnswerError
 from tasks.cells import any_text_in, text_in, whole_text
@@ -141,7 +142,7 @@ class APIGenGenerator(Task):
         query, calls = read_pair(output or "")
         name, number = input["func_name"], self.number_for(input)
         if len(calls) != number:
-            raise UnreadableAnswerError(f"expected {number} calls, got {len(calls)}: {short(output)}")
+            raise UnreadableAnswerError(f"expected {quantity(number, 'call')}, got {len(calls)}: {short(output)}")
         known = names_in(self._tools(input)) or [name]
         unknown = [call.name for call in calls if call.name not in {*known, name}]
         if unknown:

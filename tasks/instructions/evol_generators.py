@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from llms.parameters import ParameterError, Unasked
+from llms.quantities import quantity
 from llms.typing import ChatItem, ChatType, FormattedInput, JSONSchema
 from tasks.base import UnreadableAnswerError
 from tasks.instructions.elimination import check_answer, check_evolution, rewritten_in
@@ -124,8 +125,8 @@ class EvolInstructGenerator(GeneratorTask, RoundsTask):
             instruction, answer = yield from self._evolved(ways, instruction, number)
         if len(instruction) < self.min_length:
             raise UnreadableAnswerError(
-                f"after {self.max_evolutions} evolutions the instruction has {len(instruction)} characters, expected at"
-                f" least {self.min_length}; raise max_evolutions or lower min_length"
+                f"after {quantity(self.max_evolutions, 'evolution')} the instruction has {len(instruction)} characters,"
+                f" expected at least {self.min_length}; raise max_evolutions or lower min_length"
             )
         return {"instruction": instruction, **({"answer": answer} if self.generate_answers else {})}
 

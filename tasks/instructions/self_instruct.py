@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field
 
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
 from tasks.cells import text_in
@@ -128,7 +129,8 @@ def parse_instructions(text: str, count: int) -> list[str]:
     as_json = bool(JSON.match(said)) and not is_list
     instructions = [bare(each) for each in (in_json(said) if as_json else in_lines(said))][:count]
     if len(instructions) < (1 if as_json else count) or not all(instructions):
-        raise UnreadableAnswerError(f"expected {count} instructions, got {sum(map(bool, instructions))}: {short(said)}")
+        wanted, got = quantity(count, "instruction"), sum(map(bool, instructions))
+        raise UnreadableAnswerError(f"expected {wanted}, got {got}: {short(said)}")
     if len({each.casefold() for each in instructions}) < len(instructions):
         raise UnreadableAnswerError(f"expected {count} different instructions, some are there twice: {short(said)}")
     return instructions

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
 from tasks.cells import text_in
@@ -143,7 +144,7 @@ class TextClassification(Task):
     def format_output(self, output: str | None, input: Row) -> Row:
         labels = [self._label(said) for said in labels_said(output or "", self.n, self.choices)]
         if len(labels) != self.n:
-            raise UnreadableAnswerError(f"expected {self.n} labels, got {len(labels)}: {short(labels)}")
+            raise UnreadableAnswerError(f"expected {quantity(self.n, 'label')}, got {len(labels)}: {short(labels)}")
         chosen = [bare(label) for label in labels if label != self.default_label]
         if len(set(chosen)) < len(chosen):
             raise UnreadableAnswerError(f"expected {self.n} different labels, got {short(labels)}")
@@ -153,7 +154,7 @@ class TextClassification(Task):
         value: Any = example["labels"]
         labels = cast("list[str]", value) if isinstance(value, list) else [str(value)]
         if len(labels) != self.n:
-            raise ValueError(f"examples: each needs {self.n} labels, one has {short(example['labels'])}")
+            raise ValueError(f"examples: each needs {quantity(self.n, 'label')}, one has {short(example['labels'])}")
         if self.wanted_schema() is not None:
             return json.dumps(dict(zip(self._keys, labels, strict=True)), ensure_ascii=False)
         return "\n".join(

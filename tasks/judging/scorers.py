@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 from pydantic import Field
 
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
 from tasks.cells import text_in, texts_in
@@ -217,7 +218,8 @@ def check_numbers(numbers: Sequence[int | None], noun: Noun, count: int, text: s
         wrong.insert(0, "a score without a number")
     if wrong:
         raise UnreadableAnswerError(
-            f"expected one score for each of {count} {noun}s, by its number; got {'; '.join(wrong)}: {short(text)}"
+            f"expected one score for each of {quantity(count, noun)}, by its number; got {'; '.join(wrong)}:"
+            f" {short(text)}"
         )
 
 

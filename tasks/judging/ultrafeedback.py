@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import Field
 
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.typing import ChatItem, FormattedInput, JSONSchema
 from tasks.base import Task, UnreadableAnswerError
 from tasks.cells import text_in, texts_in
@@ -231,7 +232,8 @@ def parse_evaluations(text: str, count: int, types: bool = False) -> list[Evalua
     blocks = blocks_in_text(said) or blocks_in_json(said)
     if not blocks:
         cut = " (JSON that is cut off or not valid)" if said.startswith(("{", "[")) else ""
-        raise UnreadableAnswerError(f"expected the ratings of {count} answers, found none{cut}, got {short(text)}")
+        answers = quantity(count, "answer")
+        raise UnreadableAnswerError(f"expected the ratings of {answers}, found none{cut}, got {short(text)}")
     return [evaluation(number, fields, types) for number, fields in enumerate(in_order(blocks, count), 1)]
 
 
@@ -342,7 +344,8 @@ def in_order(blocks: Sequence[Block], count: int) -> list[Fields]:
         return [fields for _, fields in blocks]
     times = Counter(number for number, _ in blocks)
     if None in times:
-        raise UnreadableAnswerError(f"expected the ratings of {count} answers, each with its number: some have none")
+        answers = quantity(count, "answer")
+        raise UnreadableAnswerError(f"expected the ratings of {answers}, each with its number: some have none")
     wanted = range(1, count + 1)
     problems = {
         "rated more than once": [number for number in times if times[number] > 1],
@@ -351,7 +354,8 @@ def in_order(blocks: Sequence[Block], count: int) -> list[Fields]:
     }
     found = [f"{', '.join(map(str, numbers))} {problem}" for problem, numbers in problems.items() if numbers]
     if found:
-        raise UnreadableAnswerError(f"expected one rating of each of {count} answers, got answer {'; '.join(found)}")
+        answers = quantity(count, "answer")
+        raise UnreadableAnswerError(f"expected one rating of each of {answers}, got answer {'; '.join(found)}")
     by_number = dict(blocks)
     return [by_number[number] for number in wanted]
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Field
 
 from llms.parameters import ParameterError, short
+from llms.quantities import quantity
 from llms.typing import ChatItem, ChatType, FormattedInput, GenerateOutput, JSONSchema
 from tasks.base import Answer, Task, UnreadableAnswerError, all_taken, failed, summed
 from tasks.cells import list_in, text_in
@@ -281,7 +282,8 @@ class MathShepherdCompleter(Task):
         if open_ones:
             steps, completions = open_ones[0]
             count, readable = len(completions.texts), len(completions.reached)
-            problem = f"expected {self.N} final answers after {short(steps[-1])}, got {readable} of {count} completions"
+            wanted, got = quantity(self.N, "final answer"), f"{readable} of {quantity(count, 'completion')}"
+            problem = f"expected {wanted} after {short(steps[-1])}, got {got}"
             return failed(answer, UnreadableAnswerError(problem))
         shares = {steps: completions.share for steps, completions in begun.items()}
         return replace(answer, columns=self.labelled(solutions, golden, shares))

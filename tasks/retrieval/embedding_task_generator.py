@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 from pydantic import Field, model_validator
 
 from llms.parameters import Unasked, short
+from llms.quantities import quantity
 from llms.typing import ChatItem, ChatType, JSONSchema
 from tasks.base import Answer, UnreadableAnswerError
 from tasks.cells import list_in as list_column
@@ -198,12 +199,15 @@ def tasks_in(output: str, count: int) -> list[str]:
     """
     lines = numbered_lines(output)
     if len(lines) >= count and goes_on(output):
-        raise UnreadableAnswerError(f"expected {count} tasks of a line each, one goes on below it: {short(output)}")
+        wanted = quantity(count, "task")
+        raise UnreadableAnswerError(f"expected {wanted} of a line each, one goes on below it: {short(output)}")
     items = lines if len(lines) >= count else items_in(output)
     tasks = {task.casefold(): task for task in map(task_of, items)}
     # Of lines the last one may be cut off; a whole JSON value says that no more were to come.
     if not tasks or (lines and len(tasks) < count):
-        raise UnreadableAnswerError(f"expected {count} different tasks, found {len(tasks)} in {short(output)}")
+        raise UnreadableAnswerError(
+            f"expected {quantity(count, 'different task')}, found {len(tasks)} in {short(output)}"
+        )
     return list(tasks.values())[:count]
 
 

@@ -89,6 +89,7 @@ class ExpandColumns(Step):
 
     fails_rows = True
     takes_failed_rows = True
+    moves_columns = True
 
     columns: Annotated[
         list[str] | dict[str, str],
@@ -200,6 +201,7 @@ class GroupColumns(Step):
 
     takes_failed_rows = True
     joins_rows = True
+    moves_columns = True
 
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to group.")]
     output_columns: Annotated[
@@ -283,6 +285,7 @@ class MergeColumns(Step):
     """
 
     takes_failed_rows = True
+    moves_columns = True
 
     columns: Annotated[list[str], Field(min_length=1, title="Columns", description="The columns to merge.")]
     output_column: Annotated[

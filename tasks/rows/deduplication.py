@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from llms.extras import package
 from llms.parameters import short
+from llms.quantities import quantity
 from tasks.cells import any_text_in, list_in
 from tasks.rows.columns import with_columns_of_all
 from tasks.rows.vectors import directions, matrix_of, vector_reader
@@ -219,8 +220,9 @@ class EmbeddingDedup(GlobalStep):
             for other, score in found:
                 if not 0 <= other < count:
                     raise ValueError(
-                        f"nn_indices: expected places among {count} rows, got {other} in row {place}. Rows were dropped"
-                        " after the neighbours were searched: let FaissNearestNeighbour come after that"
+                        f"nn_indices: expected places among {quantity(count, 'row')}, got {other} in row {place}."
+                        " Rows were dropped after the neighbours were searched: let FaissNearestNeighbour come after"
+                        " that"
                     )
                 beyond = score - self.threshold if self.scores == "similarity" else self.threshold - score
                 alike = beyond >= -ROUNDING

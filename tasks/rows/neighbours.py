@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from llms.extras import package
 from llms.parameters import Unasked
+from llms.quantities import quantity
 from tasks.rows.columns import with_columns_of_all
 from tasks.rows.vectors import directions, matrix_of, vector_reader
 from tasks.steps import GlobalStep
@@ -131,8 +132,8 @@ class FaissNearestNeighbour(GlobalStep):
         except RuntimeError as error:
             reason = str(error).rpartition("Error: ")[2]
             raise ValueError(
-                f"{self.name}: Faiss can't make the index {self.string_factory or 'Flat'!r} of {len(matrix)} vectors"
-                f" of {matrix.shape[1]} numbers: {reason}"
+                f"{self.name}: Faiss can't make the index {self.string_factory or 'Flat'!r} of"
+                f" {quantity(len(matrix), 'vector')} of {quantity(matrix.shape[1], 'number')}: {reason}"
             ) from error
         return index
 
@@ -143,8 +144,8 @@ class FaissNearestNeighbour(GlobalStep):
         wanted = list(range(available)) if -1 in self.device else self.device
         if not wanted or max(wanted) >= available:
             raise ValueError(
-                f"{self.name}: device={self.device!r}, but this Faiss sees {available} GPUs; install a build of it for"
-                " GPUs (faiss-gpu), or leave device empty"
+                f"{self.name}: device={self.device!r}, but this Faiss sees {quantity(available, 'GPU')};"
+                " install a build of it for GPUs (faiss-gpu), or leave device empty"
             )
         return faiss.index_cpu_to_gpus_list(index, gpus=wanted)
 

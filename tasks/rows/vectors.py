@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from llms.parameters import short
+from llms.quantities import quantity
 from tasks.rows.columns import value_in
 from tasks.steps import failure_in
 from tasks.typing import Row
@@ -36,9 +37,9 @@ def vector_reader(column: str, rows: Sequence[Row], *, directed: bool = False) -
     def read(row: Row) -> Array:
         vector = vector_of(column, value_in(row, column))
         if len(vector) != length:
-            raise ValueError(f"{column}: expected {length} numbers, as most rows have, got {len(vector)}")
+            raise ValueError(f"{column}: expected {quantity(length, 'number')}, as most rows have, got {len(vector)}")
         if directed and not vector.any():
-            raise ValueError(f"{column}: expected a vector with a direction, got {length} zeros")
+            raise ValueError(f"{column}: expected a vector with a direction, got {quantity(length, 'zero')}")
         return vector
 
     return read

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llms.extras import opened_with
 from llms.parameters import short
+from llms.quantities import quantity
 from llms.root import file_of_project
 from tasks.arrow import ColumnTypes, json_value, known_type
 from tasks.sources.errors import SourceError
@@ -407,7 +408,8 @@ def csv_records(file: DataFile) -> Iterator[tuple[int, list[str]]]:
                     yield line, names
                 elif record:
                     if len(record) != len(names):
-                        raise file.broken(f"{len(record)} cells, the header has {len(names)}: {short(record)}", line)
+                        cells = quantity(len(record), "cell")
+                        raise file.broken(f"{cells}, the header has {len(names)}: {short(record)}", line)
                     yield line, record
                 line = reader.line_num + 1
         except csv.Error as error:

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from llms.parameters import Configurable
+from llms.quantities import quantity
 from tasks.sources.personas import PersonChoices
 from tasks.templates import HAS_VARIABLES, checked, taken_by_deploy, template_from, variables_of
 from tasks.typing import Row
@@ -61,7 +62,8 @@ class CategoryColumn(SampledColumn):
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
         if self.weights and len(self.weights) != len(self.values):
-            raise ValueError(f"{len(self.values)} values need as many weights, got {len(self.weights)}")
+            values = quantity(len(self.values), "value needs", "values need")
+            raise ValueError(f"{values} as many weights, got {len(self.weights)}")
         if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
             raise ValueError(f"weights can't be negative, and one must be above 0, got {self.weights}")
         return self

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SkipValidation, field_validator, model_validator
 
+from llms.quantities import quantity
 from tasks.random_choices import random_for
 from tasks.sources.errors import SourceError
 from tasks.sources.loaders import checked_rows
@@ -230,7 +231,8 @@ class DataSampler(Sampler):
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
         if self.size > len(self.data):
-            raise SourceError(f"size={self.size} of {self.name!r}: `data` has {len(self.data)} rows; draw no more")
+            rows = quantity(len(self.data), "row")
+            raise SourceError(f"size={self.size} of {self.name!r}: `data` has {rows}; draw no more")
         names = list(dict.fromkeys(chain.from_iterable(self.data)))
         for number in numbers:
             drawn = random_for({}, self.seed, number).sample(self.data, self.size)

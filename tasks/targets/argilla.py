@@ -20,6 +20,7 @@ from pydantic import Field, SecretStr
 
 from llms.extras import MissingPackageError, package
 from llms.parameters import Unasked, short
+from llms.quantities import quantity
 from tasks.cells import any_text_in, list_in
 from tasks.sources.tables import rows_of_dataset
 from tasks.steps import failure_in, shadowing
@@ -114,7 +115,7 @@ class ArgillaSaver(Saver, ABC):
         records = self._records_of(dataset, lost)
         some = list(islice(records, RECORDS_PER_REQUEST))
         if not some:
-            raise TargetError(f"{self}: none of the {len(dataset):,} rows can be shown: {reasons(lost)}")
+            raise TargetError(f"{self}: none of {quantity(len(dataset), 'row')} can be shown: {reasons(lost)}")
         target = found or self._made(client, name)
         try:
             while some:
@@ -126,7 +127,7 @@ class ArgillaSaver(Saver, ABC):
             raise
         if lost:
             logger.warning(
-                "%s: %s of %s rows were left out: %s", self, f"{lost.total():,}", f"{len(dataset):,}", reasons(lost)
+                "%s: left out %s of %s: %s", self, f"{lost.total():,}", quantity(len(dataset), "row"), reasons(lost)
             )
         return f"{self._url()}/dataset/{target.id}/annotation-mode"
 

@@ -16,6 +16,7 @@ import yaml
 
 from llms.errors import cut
 from llms.prices import money
+from llms.quantities import quantity
 from tasks.markdown import block, code, link, one_line, plain, table
 from tasks.targets.look import Look, look_markdown
 from tasks.templates import render
@@ -139,13 +140,13 @@ def dataset_card(run: RunRecord, first_row: Mapping[str, Any] | None, look: Look
         run=link(run.run_id, run.run_url),
         started=run.started,
         duration=duration(run.seconds),
-        rows=f"{run.rows:,}",
+        rows=quantity(run.rows, "row"),
         columns=table(["Column", "Type"], [[code(name), code(kind)] for name, kind in run.columns.items()]),
         steps=steps_table(run.steps),
         cost=run.cost,
         spent=run.spent if run.spent != run.cost else "",
         prompts=prompts_table(run.steps),
-        failed=f"{sum(count for *_, count in run.failures):,}",
+        failed=quantity(sum(count for *_, count in run.failures), "row"),
         failures=failures_table(run.failures),
         more_failures=max(0, len(run.failures) - MOST_FAILURES),
         example=block(still_json(shortened(first_row)), "json") if first_row is not None else "",

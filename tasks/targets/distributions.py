@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, cast
 
+from llms.quantities import quantity
 from tasks.markdown import code, plain, table
 from tasks.steps import METADATA, failure_in
 from tasks.typing import Row
@@ -192,7 +193,7 @@ def _label_lines(name: tuple[str, str], labels: Counter[str]) -> Iterator[list[s
         bar = "█" * max(1, round(WIDTH * count / most))
         yield ["" if place else what, code(label), f"{count:,} ({count / total:.0%})", bar]
     if rest := shown[SHOWN_LABELS:]:
-        yield ["", f"{len(rest)} others", f"{sum(count for _, count in rest):,}", ""]
+        yield ["", quantity(len(rest), "other"), f"{sum(count for _, count in rest):,}", ""]
 
 
 def _odd_table(seen: Distributions) -> str:

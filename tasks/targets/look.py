@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llms.quantities import quantity
 from tasks.sources.tables import rows_of_dataset
 from tasks.steps import failure_in
 from tasks.targets.distributions import Distributions, distributions_markdown
@@ -65,7 +66,7 @@ def look_markdown(look: Look, *, heading: str = "") -> str:
     of = f" of {heading}" if heading else ""
     all_of_them = f"all {look.rows:,}"
     first = ", failed ones first" if failure_in(look.sample[0][1]) is not None else ""
-    sample = f"{len(look.sample)} rows, spread evenly over {all_of_them}{first}. Long values are cut."
+    sample = f"{quantity(len(look.sample), 'row')}, spread evenly over {all_of_them}{first}. Long values are cut."
     parts: list[str] = []
     if spread := distributions_markdown(look.seen):
         counted = "Of all rows." if look.seen.rows == look.rows else f"Of {look.seen.rows:,} rows, spread evenly."

@@ -8,6 +8,7 @@ from typing import Any, cast
 import orjson
 
 from llms.errors import cut
+from llms.quantities import quantity
 from tasks.markdown import code, plain, plain_lines, table
 from tasks.steps import METADATA, failure_in
 from tasks.targets.distributions import is_chat, is_vector, text_of
@@ -51,7 +52,7 @@ def row_markdown(row: Row) -> str:
     parts += [_long(name, value) for name, value in shown.items() if name not in facts and name not in paired]
     parts += [_side_by_side(row, pair) for pair in sides]
     if len(columns) > len(shown):
-        parts.append(f"{len(columns) - len(shown):,} more columns")
+        parts.append(quantity(len(columns) - len(shown), "more column"))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -75,7 +76,7 @@ def _fact(value: Any) -> str:
         return ""
     items = cast("list[Any]", value)
     if is_vector(items):
-        return f"{len(items):,} numbers"
+        return quantity(len(items), "number")
     plainly = all(isinstance(each, bool | int | float | None) for each in items)
     return code(", ".join("–" if each is None else str(each) for each in items)) or "empty" if plainly else ""
 
@@ -91,7 +92,7 @@ def _long(name: str, value: Any) -> str:
     if isinstance(value, list) and all(isinstance(each, str | None) for each in cast("list[Any]", value)):
         texts = cast("list[str | None]", value)
         items = [f"{number}. {plain(text or '–', LONGEST_TEXT // 2)}" for number, text in enumerate(texts, 1)]
-        return f"**{code(name)}**\n\n" + "\n".join([*items[:MOST_ITEMS], *_more(items, "texts")])
+        return f"**{code(name)}**\n\n" + "\n".join([*items[:MOST_ITEMS], *_more(items, "text")])
     return f"**{code(name)}** {code(cut(_json(value), LONGEST_TEXT))}"
 
 
@@ -102,7 +103,7 @@ def _side_by_side(row: Row, pair: tuple[str, ...]) -> str:
 
 
 def _chat(messages: Sequence[Row]) -> str:
-    left_out = [f"- … ({len(messages) - MOST_ITEMS:,} messages before)"] if len(messages) > MOST_ITEMS else []
+    left_out = [f"- … ({quantity(len(messages) - MOST_ITEMS, 'message')} before)"] if len(messages) > MOST_ITEMS else []
     return "\n".join([*left_out, *map(_message, messages[-MOST_ITEMS:])])
 
 
@@ -116,7 +117,7 @@ def _lines(text: str) -> str:
 
 
 def _more(items: Sequence[object], what: str) -> list[str]:
-    return [f"\n… ({len(items) - MOST_ITEMS:,} more {what})"] if len(items) > MOST_ITEMS else []
+    return [f"\n… ({quantity(len(items) - MOST_ITEMS, f'more {what}')})"] if len(items) > MOST_ITEMS else []
 
 
 def _text(value: Any) -> str:

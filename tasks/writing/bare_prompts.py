@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from llms.base import NOT_PARAMETERS
+from llms.base import NOT_PARAMETERS, TOKEN_LIMIT
 from llms.parameters import ParameterError, short, signature_model
 from tasks.base import Task
 
@@ -34,7 +34,9 @@ def warn_of_ends(task: Task, stops: Sequence[str]) -> None:
             task.name,
             list(stops),
         )
-    if "max_new_tokens" in known and "max_new_tokens" not in given:
+    limit = known.get(TOKEN_LIMIT)
+    # An engine in this process has a default of its own, which is no provider's.
+    if limit is not None and given.get(TOKEN_LIMIT, limit.default) is None and not task.llm.writes_on:
         logger.warning(
             "%s: completions are cut off early (after 16 tokens by OpenAI and vLLM) unless told otherwise;"
             " give its LLM generation_kwargs={'max_new_tokens': ...}",

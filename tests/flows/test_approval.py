@@ -78,7 +78,7 @@ def test_rows_that_failed_before_count_where_they_are_asked_again(storage: Path)
 
     with Scripted(thoughts) as server:
         collect(task(server).map(load(PROMPTS)))
-        with pytest.raises(CostNotApprovedError, match="text_generation: 1 requests"):
+        with pytest.raises(CostNotApprovedError, match="text_generation: 1 request,"):
             collect(task(server).map(load(PROMPTS)), approve_cost_above=0.001)
 
 

@@ -106,7 +106,7 @@ def test_the_first_command_of_the_overnight_guide_shows_a_batch_also_after_a_reh
 
     assert rehearsed.returncode == done.returncode == 0, done.stderr
     assert re.search(r"submitted 4 requests as job batch_\w+", done.stderr)
-    assert "StillWaiting('0 of 1 jobs done, 0 of 4 requests" in done.stderr
+    assert "StillWaiting('0 of 1 job done, 0 of 4 requests" in done.stderr
     assert re.search(r"job batch_\w+ completed, 4 of 4 requests answered", done.stderr)
 
 

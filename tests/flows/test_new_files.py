@@ -215,7 +215,7 @@ def test_the_commands_that_come_next_run(folder: Path, warm: WarmPython, prefect
     }
 
     assert "reviews.py:reviews" in " ".join(printed)
-    assert "1 rows, 1 requests answered" in printed["-m flows run reviews.py:reviews --rehearse"]
+    assert "1 row, 1 request answered" in printed["-m flows run reviews.py:reviews --rehearse"]
     assert "text_generation.llm.model: string" in printed["-m flows show reviews.py:reviews"]
     assert (folder / "data" / "reviews").is_dir()
     assert (folder / "test_rate_reviews_flow.py").exists()

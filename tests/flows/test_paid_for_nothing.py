@@ -170,7 +170,7 @@ def test_an_answer_that_may_be_half_says_so_in_its_row_and_in_the_runs_report(st
         ("repetition", None, True),
     ]
     (progress,) = (each for each in run_of(rows).progress.values() if each.work.all.requests)
-    assert "1 answers cut off by the limit of tokens, 2 answers that may not be whole" in progress_line(progress)
+    assert "1 answer cut off by the limit of tokens, 2 answers that may not be whole" in progress_line(progress)
     report = report_markdown(run_of(rows))
     for word in ("content_filter", "repetition"):
         assert f"| text_generation | {word} | 1 |" in report

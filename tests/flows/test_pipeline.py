@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import random
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +19,18 @@ from llms import OpenAILLM, ParameterError
 from llms.local_provider import LocalProvider
 from tasks import (
     CombineOutputs,
+    ExpandColumns,
+    GlobalStep,
     GroupColumns,
     KeepColumns,
     LoadDataFromDicts,
     LoadDataFromFileSystem,
     LoadDataFromHub,
+    MergeColumns,
     SaveToDisk,
     SaveToFiles,
+    StepInput,
+    StepOutput,
     TextGeneration,
 )
 from tasks.sources.errors import SourceError
@@ -74,6 +81,67 @@ def test_branches_of_different_models_are_joined_where_their_columns_differ() ->
         source >> one
         source >> two >> keep
         [one, keep] >> CombineOutputs(name="join")
+
+    pipeline.validate()
+
+
+MOVING = {
+    "expand": lambda **fields: ExpandColumns(name="move", columns={"lists": "taken"}, **fields),
+    "group": lambda **fields: GroupColumns(name="move", columns=["lists"], output_columns=["taken"], **fields),
+    "merge": lambda **fields: MergeColumns(name="move", columns=["lists"], output_column="taken", **fields),
+}
+
+
+def moving(step: str, *, taken: str, **fields: Any) -> Pipeline:
+    """A step writes a column `taken`, which is there already: of the source, or of the step `writer`."""
+    row = {"instruction": "Tell me more.", "lists": ["a", "b"]}
+    with Pipeline("moving") as pipeline:
+        source = LoadDataFromDicts(name="source", data=[row | ({"taken": "seed"} if taken == "source" else {})])
+        written = "taken" if taken == "writer" else "generation"
+        writer = TextGeneration(name="writer", llm=llm(), output_mappings={"generation": written})
+        source >> writer >> MOVING[step](**fields)
+    return pipeline
+
+
+@pytest.mark.parametrize("step", MOVING)
+def test_a_column_that_a_step_made_isnt_written_over_by_one_that_moves_columns(
+    step: str, provider: LocalProvider
+) -> None:
+    problem = r"move .* writes its column 'taken' to 'taken', which writer made.*move\.output_mappings={'taken': '<an"
+    with pytest.raises(PipelineError, match=problem):
+        moving(step, taken="writer").run()
+    assert provider.requests == []
+
+    moving(step, taken="writer", output_mappings={"taken": "free"}).validate()
+
+
+@pytest.mark.parametrize("step", MOVING)
+def test_a_column_of_a_source_that_is_written_over_is_told_of_with_the_way_to_keep_it(
+    step: str, provider: LocalProvider, storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = moving(step, taken="source")
+
+    pipeline.preview()
+    said = [each.getMessage() for each in caplog.records if "in the place of the one that source has" in each.message]
+    caplog.clear()
+    pipeline.preview({"source": {"output_mappings": {"taken": "seed"}}})
+
+    assert len(said) == 1
+    assert said[0].endswith("rename that one: source.output_mappings={'taken': '<another name>'}")
+    assert "in the place of" not in caplog.text
+
+
+def test_a_step_may_write_over_the_column_that_it_moves_and_over_the_name_of_the_model(provider: LocalProvider) -> None:
+    with Pipeline("p") as pipeline:
+        source = LoadDataFromDicts(name="source", data=[{"instruction": "Tell me more."}])
+        one, two = TextGeneration(name="one", llm=llm("a")), TextGeneration(name="two", llm=llm("b"))
+        group = GroupColumns(name="group", columns=["generation", "model_name"])
+        judge = TextGeneration(name="judge", llm=llm(), output_mappings={"generation": "verdict"})
+        names = {"grouped_generation": "generation", "grouped_model_name": "model_name"}
+        again = GroupColumns(name="again", columns=["generation"], output_columns=["generation"])
+        merge = MergeColumns(name="merge", columns=["generation", "verdict"], output_column="verdict")
+        source >> [one, two] >> group >> judge >> ExpandColumns(name="expand", columns=names) >> again >> merge
+        merge >> ExpandColumns(name="expand_again", columns=["verdict"])
 
     pipeline.validate()
 
@@ -186,6 +254,112 @@ def test_a_routing_function_of_ones_own(provider: LocalProvider, storage: Path, 
     datasets = pipeline.run()
 
     assert (len(datasets["one"]), len(datasets["two"])) == (0, len(ROWS))
+
+
+@routing_batch_function()
+def half(steps: list[str]) -> list[str]:
+    """All of the steps, or none of them."""
+    return steps if random.random() < 0.5 else []
+
+
+def sent_by(pipeline: Pipeline, name: str) -> list[dict[str, Any]]:
+    """The rows, one to a shard, that a step is sent."""
+    return [row for place, row in enumerate(ROWS) if name in pipeline.routes[name].chosen(place)]
+
+
+def test_a_single_step_after_a_routing_function_gets_the_shards_that_it_sends(storage: Path, prefect: str) -> None:
+    with Pipeline("routed-to-one", shard_rows=1) as pipeline:
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        source >> half >> KeepColumns(name="keep", columns=["instruction"])
+
+    rows = pipeline.run().to_list()
+
+    assert rows == sent_by(pipeline, "keep")
+    assert 0 < len(rows) < len(ROWS)
+
+
+def test_a_saver_after_a_routing_function_saves_the_rows_that_it_sends(
+    storage: Path, prefect: str, tmp_path: Path
+) -> None:
+    from datasets import load_from_disk
+
+    with Pipeline("routed-to-savers", shard_rows=1) as pipeline:
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        savers = [SaveToDisk(name=name, path=str(tmp_path / name)) for name in ("one", "two")]
+        source >> sample_n_steps(2) >> [*savers, KeepColumns(name="keep", columns=["instruction"])]
+        source >> half >> SaveToDisk(name="only", path=str(tmp_path / "only"))
+
+    datasets = pipeline.run()
+
+    saved = {name: load_from_disk(str(tmp_path / name)).to_list() for name in ("one", "two", "only")}
+    assert saved == {name: sent_by(pipeline, name) for name in saved}
+    assert all(0 < len(rows) < len(ROWS) for rows in saved.values())
+    assert {name: dataset.to_list() for name, dataset in datasets.items()} == {
+        **saved,
+        "keep": sent_by(pipeline, "keep"),
+    }
+
+
+def test_a_step_that_takes_all_rows_takes_those_that_a_routing_function_sends(storage: Path, prefect: str) -> None:
+    class All(GlobalStep):
+        def process(self, inputs: StepInput) -> StepOutput:
+            yield [{"rows": list(inputs)}]
+
+    with Pipeline("routed-to-all", shard_rows=1) as pipeline:
+        LoadDataFromDicts(name="source", data=ROWS) >> half >> All(name="all")
+
+    assert pipeline.run().to_list() == [{"rows": sent_by(pipeline, "all")}]
+
+
+def test_steps_agree_on_the_route_of_a_function_that_goes_by_turns() -> None:
+    turns = itertools.cycle(["one", "two"])
+
+    @routing_batch_function()
+    def by_turns(steps: list[str]) -> list[str]:
+        return [next(turns)]
+
+    with Pipeline("turns") as pipeline:
+        steps = [KeepColumns(name=name, columns=["instruction"]) for name in ("one", "two")]
+        LoadDataFromDicts(name="source", data=ROWS) >> by_turns >> steps
+
+    sent = [[name for name in ("one", "two") if name in pipeline.routes[name].chosen(place)] for place in range(4)]
+
+    assert sent == [["one"], ["two"], ["one"], ["two"]]
+
+
+def test_one_routing_function_may_stand_in_several_places() -> None:
+    @routing_batch_function()
+    def first(steps: list[str]) -> list[str]:
+        return steps[:1]
+
+    with Pipeline("twice") as pipeline:
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        a, b, c, d = (KeepColumns(name=name, columns=["instruction"]) for name in "abcd")
+        source >> first >> [a, b]
+        a >> first >> [c, d]
+
+    assert {name: route.chosen(0) for name, route in pipeline.routes.items()} == {
+        "a": ["a"],
+        "b": ["a"],
+        "c": ["c"],
+        "d": ["c"],
+    }
+
+
+def test_routes_that_cant_be_gone_are_refused_when_they_are_made() -> None:
+    with Pipeline("p"):
+        source = LoadDataFromDicts(name="source", data=ROWS)
+        one, two = (KeepColumns(name=name, columns=["instruction"]) for name in ("one", "two"))
+
+        with pytest.raises(PipelineError, match="draws 3 steps, and has 2 steps to draw from: 'one', 'two'"):
+            source >> sample_n_steps(3) >> [one, two]
+        with pytest.raises(PipelineError, match="expected a step or a list of steps after a routing function, got 'o"):
+            source >> half >> "one"
+        with pytest.raises(PipelineError, match="expected a step or a list of steps after a routing function, got"):
+            source >> half >> half
+        source >> half >> one
+        with pytest.raises(PipelineError, match="'one' comes after a routing function already"):
+            source >> sample_n_steps(1) >> [one, two]
 
 
 def test_a_dataset_given_to_run_feeds_the_first_steps(provider: LocalProvider, storage: Path, prefect: str) -> None:

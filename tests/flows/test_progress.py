@@ -19,8 +19,10 @@ from flows import collect, flow, load
 from flows.engine.artifacts import publish_progress
 from flows.engine.event_loops import setting
 from flows.engine.pace import pace_of
-from flows.engine.report import progress_line, progress_markdown
+from flows.engine.report import progress_line, progress_markdown, summary_lines, waiting_line
 from flows.engine.run import Run, current_run, progress_listener, run_started
+from flows.ledger.records import JobRecord
+from flows.waiting.watching import Watched
 from tests.conftest import LONGEST, said, wait_for
 from tests.flows.test_budget import PROMPTS, USAGE, task
 from tests.scripted import Reply, Scripted, completion
@@ -64,6 +66,37 @@ def test_it_says_rows_of_how_many_dollars_spent_and_expected_and_failures_also_o
     # A row that failed isn't asked for in the next step, which has gone through it all the same.
     assert re.search(r"\| text_generation \| 40 of 40 \| 40 \|.*\| \$0\.40 \| 1 \|", pages[-1])
     assert re.search(r"\| again \| 40 of 40 \| 39 \|.*\| \$0\.39 \| 0 \|", pages[-1])
+
+
+def test_a_run_of_one_row_speaks_of_one_row_one_request_and_one_shard(storage: Path) -> None:
+    runs: list[Run] = []
+    replies = iter(["", "Fine."])
+    with (
+        Scripted(lambda body: completion(next(replies), usage=USAGE)) as server,
+        setting(run_started, runs.append),
+    ):
+        for _ in range(3):
+            collect(load(PROMPTS[:1]).map(task(server)), max_failed_rows=1)
+
+    lines = [line for run in runs for line in summary_lines(run)]
+    assert [line for line in lines if line.startswith("text_generation: ")] == [
+        "text_generation: 1 row, 1 request answered, 1 row failed",
+        "text_generation: 1 row, 2 requests answered",
+        "text_generation: 1 row, 1 of 1 shard from the cache",
+    ]
+    assert not any(re.search(r"\b1 (rows|requests|shards)", line) for line in lines)
+
+
+def test_a_run_that_waits_for_one_job_and_one_request_says_so() -> None:
+    job = JobRecord(
+        intent="i", run="r", attempt="r:1", flow_run="f", step="ask", space="s", llm={}, queue="q", requests=1, size=1,
+        tokens=1, shards="0-0", sample=[], intended=0.0,
+    )  # fmt: skip
+
+    line = waiting_line([job], [], 1, None)
+
+    assert line == "0 of 1 job done, 0 of 1 request, 1 request waits until the provider takes it"
+    assert Watched(runs=1, asked=1, woken=["a"]).line() == "1 run waits, 1 job asked for, 1 run woken"
 
 
 @pytest.mark.usefixtures("prefect")

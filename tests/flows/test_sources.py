@@ -147,7 +147,7 @@ def test_what_isnt_metadata_is_kept_in_it_and_said(
     made = collect(load(source).map(TextGeneration(llm=Echo())))
 
     assert [row[METADATA]["earlier_metadata"] for row in made] == [None, other]
-    assert "in 1 rows distilabel_metadata isn't an object" in caplog.text
+    assert "in 1 row distilabel_metadata isn't an object" in caplog.text
     source = LoadDataFromFileSystem(data_files=f"{tmp_path}/a.jsonl", output_mappings={METADATA: "metadata"})
     assert collect(load(source))["metadata"][:] == ["", other]
 

@@ -37,7 +37,7 @@ async def deployed(client: PrefectClient, *states: State[Any]) -> list[UUID]:
 
 def asleep() -> State[Any]:
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
-    return AwaitingRetry(message="waiting for batches: 0 of 1 jobs done", scheduled_time=later)
+    return AwaitingRetry(message="waiting for batches: 0 of 1 job done", scheduled_time=later)
 
 
 async def state_of(client: PrefectClient, flow_run: UUID) -> State[Any]:

@@ -244,7 +244,7 @@ def test_the_state_the_artifacts_and_the_task_runs_of_a_run_say_what_it_waits_fo
     (job,) = stack.provider.batches
 
     assert state["type"] == "SCHEDULED"
-    assert state["message"].startswith("waiting for batches: 0 of 1 jobs done, 0 of 30 requests, next poll ")
+    assert state["message"].startswith("waiting for batches: 0 of 1 job done, 0 of 30 requests, next poll ")
     (progress,) = stack.artifacts(run)
     assert progress["data"].startswith(f"**Waiting for batches:** {state['message'].partition(': ')[2]}.")
     assert "| text_generation | 0 of 30 |" in progress["data"]

@@ -202,7 +202,7 @@ def test_a_first_run_without_a_key_is_answered_by_the_model_and_says_by_whom(
     assert done.returncode == 0, done.stderr
     assert f"No key: {MODEL} answers" in done.stderr
     assert f'"model_name": "{MODEL}"' in done.stdout
-    assert f"1 rows written by {MODEL}" in done.stdout
+    assert f"1 row written by {MODEL}" in done.stdout
     assert "OPENAI_API_KEY=" in done.stdout
 
 
@@ -219,4 +219,4 @@ def test_own_prompts_are_answered_by_it_where_it_is_asked_for(
 
     assert done.returncode == 0, done.stderr
     assert "Say good evening." in done.stdout
-    assert f"1 rows written by {MODEL}, in {tmp_path / 'out'}" in done.stdout
+    assert f"1 row written by {MODEL}, in {tmp_path / 'out'}" in done.stdout

@@ -250,7 +250,7 @@ def test_the_deployed_watcher_wakes_a_run_long_before_its_next_poll(stack: Stack
     stack.provider.end_batch(job["id"])
     watcher = stack.wait(stack.start(WATCHER, {}))
 
-    assert "1 runs woken" in watcher["state"]["message"]
+    assert "1 run woken" in watcher["state"]["message"]
     stack.wait(run)
     assert load_from_disk(str(tmp_path / "out"))["instruction"][:] == [row["instruction"] for row in rows]
     assert len(stack.provider.batches) == 1

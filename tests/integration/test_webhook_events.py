@@ -35,7 +35,7 @@ def some_flow() -> None:
     """For runs that are only looked at."""
 
 
-def waiting_for(seconds: float, message: str | None = "waiting for batches: 0 of 1 jobs done") -> Any:
+def waiting_for(seconds: float, message: str | None = "waiting for batches: 0 of 1 job done") -> Any:
     """The state of a run that waits, for its jobs or for a retry of Prefect's."""
     due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
     return AwaitingRetry(scheduled_time=due, message=message)

@@ -57,7 +57,7 @@ class WaitingRuns:
 
     async def _start(self, deployment: UUID) -> str:
         later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=HOUR)
-        state = AwaitingRetry(message="waiting for batches: 0 of 1 jobs done", scheduled_time=later)
+        state = AwaitingRetry(message="waiting for batches: 0 of 1 job done", scheduled_time=later)
         return str((await self.client.create_flow_run_from_deployment(deployment, state=state)).id)
 
     async def _submit(self, place: int, flow_run: str, folder: Path) -> tuple[JobRecord, JobStatus]:

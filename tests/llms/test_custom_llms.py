@@ -423,7 +423,7 @@ def test_a_mistake_in_an_engine_is_raised_as_it_is() -> None:
 def test_an_engine_that_loses_inputs_is_told() -> None:
     (first, _) = Failing(error="few").generate_outputs(inputs=chats(2))
 
-    assert first.get("error", {}).get("message") == "Failing.generate got 2 inputs and gave 1 outputs"
+    assert first.get("error", {}).get("message") == "Failing.generate got 2 inputs and gave 1 output"
 
 
 def test_structured_output_of_an_engine_that_takes_none_is_told() -> None:

@@ -254,7 +254,7 @@ def test_results_that_were_removed_are_told_as_gone_and_cut_ones_as_incomplete()
         server.end(job, "BATCH_STATE_SUCCEEDED", answered=1)
         kept = server.files[job.output].content
         server.files[job.output].content = kept[: len(kept) // 2]
-        with pytest.raises(IncompleteResultsError, match="of 1 results"):
+        with pytest.raises(IncompleteResultsError, match="of 1 result"):
             results_of(llm, job.id)
         del server.files[job.output]
         with pytest.raises(IncompleteResultsError) as raised:

@@ -120,7 +120,7 @@ REFUSED = {
     ),
     "log probabilities of others": (
         {**counted(["a", "b"], [1, 1], [1, 1]), "logprobs": [[]]},
-        "`logprobs` has 1 entries for 2 generations",
+        "`logprobs` has 1 entry for 2 generations",
     ),
 }
 

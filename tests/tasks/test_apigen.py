@@ -77,9 +77,9 @@ BROKEN_ANSWERS = {
     "a list of two": (f"[{PAIR}, {PAIR}]", "expected a JSON object"),
     "no query": (json.dumps({"answers": [CALL]}), "expected an object with 'query'"),
     "an empty query": (json.dumps({"query": " ", "answers": [CALL]}), "expected an object with 'query'"),
-    "no calls": (json.dumps({"query": QUERY, "answers": []}), "expected 1 calls, got 0"),
-    "no answers": (json.dumps({"query": QUERY}), "expected 1 calls, got 0"),
-    "too many calls": (json.dumps({"query": QUERY, "answers": [CALL, CALL]}), "expected 1 calls, got 2"),
+    "no calls": (json.dumps({"query": QUERY, "answers": []}), "expected 1 call, got 0"),
+    "no answers": (json.dumps({"query": QUERY}), "expected 1 call, got 0"),
+    "too many calls": (json.dumps({"query": QUERY, "answers": [CALL, CALL]}), "expected 1 call, got 2"),
     "calls that are text": (json.dumps({"query": QUERY, "answers": ["area(4, 2.5)"]}), "answers: expected a call"),
     "code in place of JSON": (
         json.dumps({"query": QUERY, "answers": "[dict(name='area', arguments=__import__('os').environ)]"}),

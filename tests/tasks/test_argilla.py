@@ -182,7 +182,7 @@ def test_a_row_that_cant_be_shown_is_left_out_and_told_of(
     with caplog.at_level(logging.WARNING, "tasks.targets.argilla"):
         saved(texts(), [*bad[:2], *TEXTS, *bad[2:]])
     assert [record["fields"] for record in argilla.sent()] == TEXTS
-    assert "4 of 7 rows were left out: 2 without a generation; 1 without instruction; 1 failed in text_generation" in (
+    assert "left out 4 of 7 rows: 2 without a generation; 1 without instruction; 1 failed in text_generation" in (
         caplog.text
     )
 
@@ -226,9 +226,9 @@ def test_a_dataset_that_was_there_stays_when_more_rows_cant_be_sent(argilla: Fak
 
 
 def test_without_a_row_to_show_nothing_is_made(argilla: FakeArgilla) -> None:
-    with pytest.raises(TargetError, match="none of the 1 rows can be shown: 1 without a generation"):
+    with pytest.raises(TargetError, match="none of 1 row can be shown: 1 without a generation"):
         saved(texts(), [{"instruction": "a", "generation": None}])
-    with pytest.raises(TargetError, match="none of the 0 rows"):
+    with pytest.raises(TargetError, match="none of 0 rows"):
         texts().save(Dataset.from_dict({"instruction": [], "generation": []}), "")
     assert argilla.datasets == {}
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from llms import OpenAILLM
+from llms import LLM, LlamaCppLLM, MlxLLM, OpenAILLM, TransformersLLM, vLLM
 from llms.local_provider import LocalProvider
 from llms.parameters import ParameterError
-from tasks import URIAL, Genstruct, Task
+from tasks import URIAL, Genstruct, Magpie, Task
 from tasks.base import UnreadableAnswerError
-from tasks.writing.bare_prompts import cut_at
+from tasks.writing.bare_prompts import cut_at, warn_of_ends
+from tasks.writing.chat_templates import CHAT_TEMPLATES
 from tests.conftest import said
 from tests.tasks.contract import check_contract
 from tests.tasks.one_reply import OneReplyLLM
@@ -174,6 +175,26 @@ def test_an_llm_that_isnt_told_where_and_when_to_end_is_warned_of(make: Any, cap
     told = {"stop": task.stop_strings, "max_new_tokens": 100}
     make(llm=OpenAILLM(model="base", base_url="http://127.0.0.1:9/v1", generation_kwargs=told)).load()
     make(llm=OneReplyLLM(reply="")).load()
+    assert said(caplog, "tasks.writing.bare_prompts") == []
+
+
+MODEL = "Qwen/Qwen3-0.6B"
+IN_THIS_PROCESS = [
+    vLLM(model=MODEL),
+    TransformersLLM(model=MODEL),
+    MlxLLM(model=MODEL),
+    LlamaCppLLM(model_path="models/qwen3-0.6b.gguf"),
+]
+
+
+@pytest.mark.parametrize("llm", IN_THIS_PROCESS, ids=lambda llm: llm.provider)
+def test_an_engine_in_this_process_cuts_nothing_off_early_and_isnt_warned_of(
+    llm: LLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    stops = CHAT_TEMPLATES["qwen2"].stop
+    with caplog.at_level(logging.WARNING):
+        warn_of_ends(Magpie(llm=llm.with_generation_kwargs({"stop": stops}), chat_template="qwen2"), stops)
+
     assert said(caplog, "tasks.writing.bare_prompts") == []
 
 

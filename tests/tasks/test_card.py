@@ -160,6 +160,13 @@ def test_failures_come_with_their_reasons_and_only_the_first_twenty() -> None:
     assert "Rows that failed" not in card_of(failures=[])
 
 
+def test_one_row_and_one_reason_are_no_rows_and_no_reasons() -> None:
+    card = card_of(rows=1, failures=[("step", "BadRequestError", f"reason {number}", 1) for number in range(21)])
+    assert "\n1 row, made by " in card
+    assert "There is 1 further reason." in card
+    assert "1 row failed in all" in card_of(failures=[("step", "BadRequestError", "reason", 1)])
+
+
 @pytest.mark.parametrize(
     "text",
     [

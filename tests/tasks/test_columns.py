@@ -264,3 +264,17 @@ def test_merge_columns_makes_one_list_and_drops_the_columns() -> None:
     assert step.apply([{"q": "a", "more": ["b", "c"], "last": None, "t": 1}]) == [{"t": 1, "q": ["a", "b", "c", None]}]
     assert step.added_columns(frozenset({"q", "more", "last", "t"})) == {"q", "t"}
     assert MergeColumns(columns=["q"]).outputs == ["merged_column"]
+
+
+@pytest.mark.parametrize(
+    ("step", "branches"),
+    [
+        (ExpandColumns(columns={"q": "text"}, output_mappings={"text": "new"}), 1),
+        (GroupColumns(columns=["q"], output_columns=["text"], output_mappings={"text": "new"}), 2),
+        (MergeColumns(columns=["q"], output_column="text", output_mappings={"text": "new"}), 1),
+    ],
+)
+def test_a_column_of_the_name_that_moved_ones_get_stays_where_theirs_is_another(step: Any, branches: int) -> None:
+    (row,) = step.apply(*[[{"q": ["a"], "text": "old"}]] * branches)
+    assert row["text"] == "old"
+    assert row["new"] in ("a", ["a"], [["a"], ["a"]])

@@ -248,7 +248,7 @@ def test_both_ways_agree_on_what_faiss_found(metric: Any, scores: Any, threshold
 
 
 def test_neighbours_of_rows_that_are_no_longer_there_are_told() -> None:
-    with pytest.raises(ValueError, match=r"expected places among 1 rows, got 3 in row 0\. Rows were dropped"):
+    with pytest.raises(ValueError, match=r"expected places among 1 row, got 3 in row 0\. Rows were dropped"):
         EmbeddingDedup(compare="neighbours").apply(neighbours(([3], [0.95])))
 
 

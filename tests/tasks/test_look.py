@@ -71,7 +71,7 @@ def test_a_chat_is_shown_message_by_message() -> None:
     shown = row_markdown({"conversation": chat("Hi\nthere", "Hello", "And?", "Well.", "So?")})
 
     assert shown == (
-        "**`conversation`**\n\n- … (1 messages before)\n- **assistant:** Hello\n- **user:** And?\n"
+        "**`conversation`**\n\n- … (1 message before)\n- **assistant:** Hello\n- **user:** And?\n"
         "- **assistant:** Well.\n- **user:** So?"
     )
     assert "- **user:** Hi\\\n  there" in row_markdown({"messages": chat("Hi\nthere")})

@@ -82,7 +82,7 @@ def test_a_product_person_starts_approves_waits_retries_and_looks_at_rows_in_the
     waiting(stack, run)
     page.get_by_text("AwaitingRetry").first.wait_for()
     ui.tab("Details").click()
-    page.get_by_text("waiting for batches: 0 of 1 jobs done, 0 of 12 requests").wait_for()
+    page.get_by_text("waiting for batches: 0 of 1 job done, 0 of 12 requests").wait_for()
     assert sum("This run would send" in line for line in stack.logs(run)) == 1
     screenshot("product-3-waits-for-the-batch")
     ui.tab("Logs").click()
