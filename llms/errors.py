@@ -35,6 +35,9 @@ NOT_A_USERS = (
 )
 """What the names of files begin with that aren't of a user's own: ours, Python's, and installed ones."""
 
+UNAVAILABLE = frozenset({502, 503, 504, 529})
+"""Statuses that speak of the provider alone: 500 may be a prompt's fault, 429 its length's. 529 is Anthropic's."""
+
 # How servers say that a prompt is too long, where they have no code for it, or another one: a row each.
 TOO_LONG = re.compile(
     "|".join(
@@ -83,6 +86,8 @@ class LLMError(Exception):
         """What is billed all the same, by request."""
         self.paid = paid or bool(usage)
         """Whether the provider did its work, which it bills: such a request is hardly sent again."""
+        self.unavailable = False
+        """Whether the provider takes no request at all: no fault of this one's."""
         self.beside: list[GenerateOutput] = []
         """What came of the other requests that the same input was sent as."""
 
@@ -275,5 +280,7 @@ def error_for_status(status: int, message: str, *, code: str = "", retry_after: 
     if status == 429:
         return RateLimitError(message, retry_after=retry_after)
     if status == 409 or status >= 500:
-        return OverloadedError(f"the provider failed ({status}): {message}", retry_after=retry_after)
+        error = OverloadedError(f"the provider failed ({status}): {message}", retry_after=retry_after)
+        error.unavailable = status in UNAVAILABLE
+        return error
     return BadRequestError(f"the provider refuses the request ({status}): {message}")

@@ -140,6 +140,7 @@ class Limiter:
 
     def succeeded(self, ticket: Ticket) -> None:
         """The provider answered: a place is free, and perhaps there's room for more."""
+        self.circuit.answers(ticket.number)
         if self.circuit.outage is not None or not self.circuit.reached:
             self.heard()
         wanted = bool(self._waiting) or self.in_flight >= int(self.allowed)
@@ -304,14 +305,15 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
     Args:
         request: sends it once.
         limiter: of the provider.
-        max_retries: how often it's sent again. While the provider is away for everybody, tries don't count.
+        max_retries: how often it's sent again. While the provider is away for everybody, or may be since it only
+            answers what was sent before, tries don't count.
         tokens: about how many it costs.
 
     Raises:
         LLMError: the last failure, when it is final or `max_retries` are spent.
     """
     circuit = limiter.circuit
-    retries, breaks, row = 0, circuit.breaks, 0
+    retries, doubts, breaks, row = 0, 0, circuit.breaks, 0
     limiter.meet()
     while True:
         if circuit.breaks > breaks and circuit.broken_by is not None:
@@ -330,22 +332,24 @@ async def send(request: Callable[[], Awaitable[T]], limiter: Limiter, max_retrie
             limiter.succeeded(ticket)
             return answer
         last = is_last(failure, retries, limiter, max_retries)
+        refused_as_all = failure.unavailable and circuit.refuses_all
         _tell(failure, limiter, ticket, row, last=last)
         if failure.retryable and circuit.is_open:
             limiter.check_patience(failure)
             continue
-        if last:
+        if last and not (refused_as_all and circuit.is_undecided):
             raise failure
-        wait = delay(retries, failure.retry_after)
+        wait = delay(retries + doubts, failure.retry_after)
         logger.debug("%s: %s; again in %.1f s", type(failure).__name__, failure, wait)
         await asyncio.sleep(wait)
-        retries += 1
+        retries, doubts = retries + (not last), doubts + last
 
 
 def _tell(failure: LLMError, limiter: Limiter, ticket: Ticket, row: int, *, last: bool) -> None:
     """Tell the limiter how a request failed, and give its place back."""
     circuit, refused = limiter.circuit, isinstance(failure, RateLimitError | OverloadedError)
     if not failure.retryable:
+        circuit.answers(ticket.number)
         limiter.heard()
     elif circuit.timeout and (
         refused or (circuit.reached and isinstance(failure, ConnectionFailedError | RequestTimeoutError))

@@ -57,15 +57,31 @@ class Circuit:
     """Seconds that a provider which is away is waited for. 0: not at all, beyond the retries of each request."""
     reached: bool = False
     """Whether the provider ever answered: one that never did isn't waited for as long."""
+    answered: int = 0
+    """The number of the latest request that was answered."""
     breaks: int = 0
     """How often the circuit broke."""
     broken_by: LLMError | None = None
     outage: Outage | None = None
+    _refused_since: int = -1
+    """The number of the latest request when it began to refuse all that is new to it."""
+    _refused: set[int] = field(default_factory=set[int])
+    """The requests that it refused since then."""
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether all that was answered since it began to refuse was sent before."""
+        return self.answered <= self._refused_since
 
     @property
     def is_open(self) -> bool:
         """Whether the provider is taken to be away."""
         return self.outage is not None and self.outage.is_certain
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether some of those that may show that the provider is there are still under way."""
+        return self.outage is not None and not self.outage.is_certain and self.outage.left > 0
 
     @property
     def trouble(self) -> str:
@@ -86,6 +102,10 @@ class Circuit:
         """A request goes out. In an outage it is the one that finds out."""
         if self.outage is not None and self.outage.is_certain:
             self.outage.probing = number
+
+    def answers(self, number: int) -> None:
+        """A request was answered, be it with a no."""
+        self.answered = max(self.answered, number)
 
     def heard(self, now: float) -> bool:
         """The provider answered, be it with a no. Returns whether that ends an outage."""
@@ -108,7 +128,11 @@ class Circuit:
             latest: the number of the latest request.
             in_flight: how many are under way, this one included.
         """
-        outage = self.outage = self.outage or Outage(began=now, ends=latest, left=in_flight)
+        if not self.refuses_all:
+            self._refused_since, self._refused = latest, set()
+        if failure.unavailable:
+            self._refused.add(row)
+        outage = self.outage = self.outage or Outage(now, latest, in_flight, failed=set(self._refused))
         was_certain, was_probe = outage.is_certain, outage.probing == number
         outage.failed.add(row)
         outage.reason = f"{type(failure).__name__}: {failure}"

@@ -9,6 +9,7 @@ import re
 import statistics
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from llms import (
     RequestTimeoutError,
 )
 from llms.concurrency import FIRST_ALLOWED, Concurrency
+from llms.errors import error_for_status
 from llms.limits import (
     LONGEST_DELAY,
     RETRIES_BEFORE_FIRST_CONTACT,
@@ -37,7 +39,7 @@ from llms.limits import (
     send,
 )
 from llms.local_provider import LocalProvider
-from llms.outages import LONGEST_PAUSE
+from llms.outages import LONGEST_PAUSE, ROWS_OF_AN_OUTAGE
 from tests.conftest import LONGEST, free_port, wait_for
 from tests.virtual_time import in_virtual_time
 
@@ -577,6 +579,54 @@ def test_where_outages_are_not_waited_for_the_last_failure_is_raised_after_the_r
         asyncio.run(send(down, reached_before, max_retries=2))
 
     assert down.tries == 3
+
+
+@pytest.mark.parametrize("max_retries", [1, 3])
+@pytest.mark.parametrize("seconds", [0.2, 30.0])
+def test_rows_refused_while_those_sent_before_are_still_answered_are_not_lost(seconds: float, max_retries: int) -> None:
+    async def main() -> list[str]:
+        limiter, loop = Limiter(20), asyncio.get_running_loop()
+
+        async def sent_before(seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            return "answer"
+
+        async def sent_while_away() -> str:
+            await asyncio.sleep(0.01)
+            if loop.time() < 4 * seconds:
+                raise error_for_status(503, "away")
+            return "answer"
+
+        # One after the other they give their places to those that are refused.
+        before = [partial(sent_before, seconds * (1 + number / 15)) for number in range(15)]
+        return await asyncio.gather(
+            *(send(each, limiter, max_retries) for each in (*before, *[sent_while_away] * ROWS_OF_AN_OUTAGE))
+        )
+
+    assert in_virtual_time(main()) == ["answer"] * (15 + ROWS_OF_AN_OUTAGE)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("seconds", [0.01, 30.0])
+def test_a_row_that_is_refused_while_those_sent_after_it_are_answered_fails_after_its_retries(
+    seconds: float, status: int
+) -> None:
+    async def main() -> list[str | BaseException]:
+        limiter, refused = Limiter(20), Requests(*[error_for_status(status, "refused")] * 1000)
+
+        async def request() -> str:
+            await asyncio.sleep(seconds)
+            return "answer"
+
+        rows = [request] * 10 + [refused] + [request] * 200
+        ended = await asyncio.gather(*(send(each, limiter, 3) for each in rows), return_exceptions=True)
+        assert refused.tries <= 12
+        return ended
+
+    ended = in_virtual_time(main())
+
+    assert "refused" in str(ended.pop(10))
+    assert ended == ["answer"] * 210
 
 
 @pytest.mark.usefixtures("quick_probes")
