@@ -47,6 +47,9 @@ ABOUT = "about.json"
 USED = "used"
 ENDING = ".answers"
 PART = ".part"
+TOGETHER = f"-together{PART}"
+NAMES = ".names"
+"""The name and length of each object that one of the same name was put together of."""
 FILE_BYTES = 1 << 28
 """About how long a file gets before the next one is begun."""
 READ_AT_ONCE = 1 << 24
@@ -130,7 +133,7 @@ class Store:
         self._spent: dict[str, list[Spent]] = {}
         self._files: list[_File] = []
         self._parts: set[str] = set()
-        """The objects that were read, or written by this process."""
+        """The objects that were read, or written by this process, alone or put together with others."""
         self._writer: IO[bytes] | None = None
         self._waiting: list[bytes] = []
         self._unsynced = False
@@ -358,28 +361,34 @@ class Store:
     def _fetch_parts(self) -> None:
         """Read the objects that are new into a file of this process."""
         new = [path for path in self.storage.files(self.folder, PART) if path not in self._parts]
-        contents = self.storage.read_all(new)
+        contents = self.storage.read_all([*new, *(_names_of(path) for path in new if TOGETHER in path)])
         if not self._files:
             lines = tempfile.TemporaryFile(prefix="stillflow-", buffering=0)  # noqa: SIM115 -- open until `close`
             self._files.append(_File(None, lines))
         for path in new:
-            self._parts.add(path)
-            # One that is gone was put together with others, which are read next time.
-            self._files[0].append(contents.get(path, b""))
+            if path not in contents:
+                # It was put together with others, which are read next time.
+                continue
+            for name, content in _pieces(path, contents):
+                if name not in self._parts:
+                    self._parts.add(name)
+                    self._files[0].append(content)
         self._take(0, self._files[0])
         if len(new) > MANY_PARTS:
             self._put_together(new, contents)
 
     def _put_together(self, paths: list[str], contents: dict[str, bytes]) -> None:
-        """Many small objects as one. Who reads meanwhile finds either, or both, which are the same lines."""
+        """Many small objects as one. Who reads meanwhile finds either, or both, and takes each piece once."""
         before = (time.time() - SETTLED_SECONDS) * 1e9
         old = [path for path in paths if path in contents and int(posixpath.basename(path).partition("-")[0]) < before]
         if len(old) > MANY_PARTS:
-            name = f"{posixpath.basename(old[-1]).partition('-')[0]}-{uuid.uuid4().hex[:8]}{PART}"
+            pieces = [(posixpath.basename(name), each) for path in old for name, each in _pieces(path, contents)]
+            name = f"{posixpath.basename(old[-1]).partition('-')[0]}-{uuid.uuid4().hex[:8]}{TOGETHER}"
             path = posixpath.join(self.folder, name)
-            self.storage.write(path, b"".join(contents[each] for each in old))
+            self.storage.write(_names_of(path), json_bytes([(name, len(each)) for name, each in pieces]))
+            self.storage.write(path, b"".join(each for _, each in pieces))
             self._parts.add(path)
-            self.storage.remove_all(old)
+            self.storage.remove_all([*old, *(_names_of(each) for each in old if _names_of(each) in contents)])
 
     def _write_part(self) -> None:
         """Write what waits as an object of its own. Where that fails, it goes on waiting. Raises StorageError."""
@@ -426,6 +435,23 @@ class Store:
             elif self._waiting:
                 # Told to whoever appends next, and tried again then, or when somebody looks for what is there.
                 self._problem = problem
+
+
+def _names_of(path: str) -> str:
+    return f"{path.removesuffix(PART)}{NAMES}"
+
+
+def _pieces(path: str, contents: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The objects that one was put together of, each with its path and content, and itself."""
+    content = contents[path]
+    names = contents.get(_names_of(path))
+    if names is not None:
+        offset = 0
+        for name, length in orjson.loads(names):
+            yield posixpath.join(posixpath.dirname(path), name), content[offset : offset + length]
+            offset += length
+        content = b""
+    yield path, content
 
 
 class _File:

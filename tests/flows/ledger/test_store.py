@@ -19,6 +19,7 @@ from flows.ledger.store import answer_line, failure_line, useless_line
 from flows.store.storage import Storage
 from llms import OpenAILLM
 from llms.errors import Failure
+from llms.typing import Usage
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -292,6 +293,50 @@ def test_an_object_store_holds_parts_and_many_of_them_become_one(monkeypatch: py
     third = Store(storage, "space")
     third.refresh()
     assert all(third.find(key) for key in known)
+
+
+@pytest.mark.parametrize("when", ["before", "between", "together", "anew"])
+def test_what_was_paid_for_nothing_is_counted_once_however_its_objects_are_put_together(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr("flows.ledger.store.MANY_PARTS", 5)
+    monkeypatch.setattr("flows.ledger.store.SETTLED_SECONDS", 0.0)
+    storage = Storage(f"memory://ledger-{uuid.uuid4().hex}")
+    usage: list[Usage] = [{"input_tokens": 1, "output_tokens": 1}]
+    removed = list[str]()
+
+    def add(count: int) -> None:
+        for _ in range(count):
+            store = Store(storage, "space")
+            store.append([failure_line(KEYS[0], FAILURE, "run:1", usage)])
+            store.close()
+
+    def later(_: Storage, paths: Sequence[str]) -> None:
+        removed.extend(paths)
+
+    def put_together() -> None:
+        Store(storage, "space").refresh()
+
+    if when == "together":
+        # As one sees it who looks before those that were put together are gone.
+        monkeypatch.setattr(Storage, "remove_all", later)
+    reader = Store(storage, "space")
+    add(8)
+    if when == "before":
+        reader.refresh()
+    put_together()
+    if when == "between":
+        reader.refresh()
+    add(8)
+    # One object is of objects that were put together themselves.
+    put_together()
+    if when == "anew":
+        reader = Store(storage, "space")
+    reader.refresh()
+
+    assert len(reader.spent(KEYS[0])) == 16
+    assert bool(removed) == (when == "together")
+    assert when == "together" or len(storage.files(storage.path("ledger", "space"), "")) == 2
 
 
 def test_who_is_asked_is_noted_without_the_secrets_of_the_address(tmp_path: Path) -> None:
