@@ -34,11 +34,18 @@ def dumped(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "pipeline": pipeline.options(),
         "steps": {name: _dumped_step(name, step) for name, step in pipeline.steps.items()},
+        # Beside a route as it was made: what comes first of several matters.
         "connections": {
-            name: before for name, before in pipeline.edges.items() if before and name not in pipeline.routes
+            name: before for name, before in pipeline.edges.items() if before and before != _routed(pipeline, name)
         },
         "routes": [_dumped_route(router) for router in routers],
     }
+
+
+def _routed(pipeline: Pipeline, name: str) -> list[str]:
+    """The step whose routing function chooses which shards go to `name`, if any."""
+    route = pipeline.routes.get(name)
+    return [] if route is None or route.before is None else [route.before.name]
 
 
 def _dumped_step(name: str, step: Step) -> dict[str, Any]:
@@ -152,8 +159,8 @@ def flowchart(pipeline: Pipeline) -> str:
     lines = ["flowchart TD"]
     lines += [f'    {name}["{name}<br>{type(step).__name__}"]' for name, step in pipeline.steps.items()]
     for name, before in pipeline.edges.items():
-        arrow = "-. routed .->" if name in pipeline.routes else "-->"
-        lines += [f"    {each} {arrow} {name}" for each in before]
+        routed = _routed(pipeline, name)
+        lines += [f"    {each} {'-. routed .->' if each in routed else '-->'} {name}" for each in before]
     return "\n".join(lines) + "\n"
 
 
@@ -186,5 +193,5 @@ def overview(pipeline: Pipeline) -> str:
 
 
 def _before(pipeline: Pipeline, name: str) -> str:
-    before = ", ".join(pipeline.edges[name])
-    return f"{before} (routed)" if name in pipeline.routes else before
+    routed = _routed(pipeline, name)
+    return ", ".join(f"{each} (routed)" if each in routed else each for each in pipeline.edges[name])

@@ -104,6 +104,21 @@ def test_routes_that_draw_are_kept_in_a_file_and_functions_refused() -> None:
         own.dump()
 
 
+def test_a_step_that_comes_after_a_routing_function_and_after_another_step_keeps_both_in_their_order() -> None:
+    with Pipeline("both") as pipeline:
+        load = LoadDataFromDicts(name="load", data=ROWS)
+        other, one, two = Shout(name="other"), Shout(name="one"), Shout(name="two")
+        load >> other >> one
+        load >> sample_n_steps(1) >> [one, two]
+
+    again = Pipeline.from_dict(json.loads(json.dumps(pipeline.dump())))
+
+    assert again.edges == pipeline.edges == {"load": [], "other": ["load"], "one": ["other", "load"], "two": ["load"]}
+    assert again.routes.keys() == {"one", "two"}
+    assert "other --> one" in again.draw()
+    assert "load -. routed .-> one" in again.draw()
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
