@@ -30,7 +30,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from llms.local_provider import LocalProvider
-from tests import quick
+from tests import quick, resting
 
 if TYPE_CHECKING:
     from tests.integration.stack import Stack
@@ -138,7 +138,11 @@ def needs_stack(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    if quick.is_quick(item) and nextitem is not None:
+        resting.stand_still()
+    else:
+        resting.go_on()
     with quick.kept(item):
         return (yield)
 
@@ -186,8 +190,8 @@ def warm() -> Iterator[WarmPython]:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real Prefect server's API, one for the whole session."""
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as api:
+    server = prefect_server(tmp_path_factory.mktemp("prefect"))
+    with server as api, resting.between_uses(lambda: [server.process.pid]):
         yield api
 
 
@@ -297,10 +301,13 @@ def said(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
 @pytest.fixture(scope="session")
 def stack_of_session(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The project deployed from a copy of the clone, a worker and a provider: one for the integration and UI tests."""
-    from tests.integration.stack import stack_on
+    from tests.integration.stack import MARK, processes_with, stack_on
 
     server_log = next(tmp_path_factory.getbasetemp().glob("prefect*/server.log"))
-    with stack_on(prefect_api, server_log, tmp_path_factory.mktemp("stack"), warm=True) as running:
+    with (
+        stack_on(prefect_api, server_log, tmp_path_factory.mktemp("stack"), warm=True) as running,
+        resting.between_uses(lambda: processes_with(MARK, running.environment[MARK])),
+    ):
         yield running
 
 

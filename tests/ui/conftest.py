@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.conftest import LONGEST
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
     from tests.integration.stack import Stack
     from tests.ui.pages import UI
@@ -28,6 +29,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+WINDOW: ViewportSize = {"width": 1300, "height": 1000}
 TALLEST = 12_000
 
 
@@ -47,13 +49,25 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests: it keeps the UI's scripts as they were compiled."""
+    made = browser.new_context(viewport=WINDOW, reduced_motion="reduce")
+    made.set_default_timeout(1000 * LONGEST)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A fresh page."""
-    context = browser.new_context(viewport={"width": 1300, "height": 1000}, reduced_motion="reduce")
-    context.set_default_timeout(1000 * LONGEST)
-    yield context.new_page()
-    context.close()
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A fresh page, of a browser in which nothing is stored."""
+    page = context.new_page()
+    yield page
+    with contextlib.suppress(Exception):  # a page without an address has no storage
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+    context.clear_cookies()
+    for each in context.pages:
+        each.close()
 
 
 IN_BOTH = pytest.mark.parametrize("ui", ["V2", "V1"], indirect=True)
@@ -72,18 +86,20 @@ def ui(request: pytest.FixtureRequest, page: Page, stack: Stack) -> UI:
 
 
 @pytest.fixture
-def screenshot(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """`screenshot(name)` keeps the whole page as STILLFLOW_SCREENSHOTS/v2-name.png, however far it scrolls."""
+def screenshot(request: pytest.FixtureRequest, page: Page) -> Callable[[str], None]:
+    """`screenshot(name)` keeps the whole page as STILLFLOW_SCREENSHOTS/v2-name.png, where that is set."""
     version = request.node.callspec.params["ui"].lower()
-    folder = Path(os.environ.get("STILLFLOW_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = os.environ.get("STILLFLOW_SCREENSHOTS")
 
     def take(name: str) -> None:
+        if not folder:
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
         # The UI scrolls inside of the page: only a window of the whole height shows all of it.
         height = page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(each => each.scrollHeight))")
-        page.set_viewport_size({"width": 1300, "height": max(1000, min(height + 50, TALLEST))})
+        page.set_viewport_size({**WINDOW, "height": max(WINDOW["height"], min(height + 50, TALLEST))})
         page.wait_for_timeout(500)
-        page.screenshot(path=folder / f"{version}-{name}.png")
-        page.set_viewport_size({"width": 1300, "height": 1000})
+        page.screenshot(path=Path(folder) / f"{version}-{name}.png")
+        page.set_viewport_size(WINDOW)
 
     return take

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time
@@ -10,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
-from playwright.sync_api import Locator, Page, Response
+from playwright.sync_api import Locator, Page, Response, TimeoutError
 
 from tests.conftest import LONGEST, wait_for
 from tests.integration.stack import Stack
 
+BEFORE_ANOTHER_LOOK = 10.0
+"""Seconds."""
 SHOWN = """() => new Promise(done => requestIdleCallback(() => done(
     [...document.querySelectorAll("input, textarea, select, label, button, [role], [contenteditable]")].map(each => [
         each.tagName, each.className, each.value, each.checked, each.disabled, each.textContent, each.dataset.state,
@@ -67,9 +70,27 @@ class UI(ABC):
     def resume(self) -> Locator:
         """Ask to resume the run whose page is open. Returns the dialog that shows what it asks."""
 
+    def give(self, run: str) -> None:
+        """Answer what the run asks, in the dialog that is open, with the defaults. As often as it takes: a server on
+        SQLite may say 503, and a dialog may close before the run goes on, or without it."""
+        self.page.set_default_timeout(1000 * BEFORE_ANOTHER_LOOK)
+        try:
+            while self.stack.run(run)["state"]["type"] == "PAUSED":
+                with contextlib.suppress(TimeoutError):
+                    if not self._dialog().count():
+                        self.resume()
+                    self._give()
+                self.page.wait_for_timeout(3000)
+        finally:
+            self.page.set_default_timeout(1000 * LONGEST)
+
     @abstractmethod
-    def give(self, dialog: Locator) -> None:
-        """Answer what the run asks with the defaults."""
+    def _give(self) -> None:
+        """Press the dialog's button."""
+
+    @abstractmethod
+    def _dialog(self) -> Locator:
+        """The dialog that is open."""
 
     def open_runs_of(self, deployment: str) -> None:
         """A deployment's page, which lists its runs."""
@@ -98,8 +119,8 @@ class V2(UI):
         self._choose("Resume")
         return self._dialog()
 
-    def give(self, dialog: Locator) -> None:
-        dialog.get_by_role("button", name="Resume").click()
+    def _give(self) -> None:
+        self._dialog().get_by_role("button", name="Resume").click()
 
     def _choose(self, action: str) -> None:
         self.page.get_by_role("button", name="Open menu").first.click()
@@ -120,23 +141,23 @@ class V1(UI):
 
     def retry(self) -> None:
         self._press("Retry")
-        self._modal().get_by_role("button", name="Retry", exact=True).click()
+        self._dialog().get_by_role("button", name="Retry", exact=True).click()
 
     def cancel(self) -> None:
         self._press("Cancel")
-        self._modal().get_by_role("button", name="Confirm", exact=True).click()
+        self._dialog().get_by_role("button", name="Confirm", exact=True).click()
 
     def resume(self) -> Locator:
         self._press("Resume")
-        return self._modal()
+        return self._dialog()
 
-    def give(self, dialog: Locator) -> None:
-        dialog.get_by_role("button", name="Submit").click()
+    def _give(self) -> None:
+        self._dialog().get_by_role("button", name="Submit").click()
 
     def _press(self, button: str) -> None:
         self.page.get_by_role("button", name=button, exact=True).first.click()
 
-    def _modal(self) -> Locator:
+    def _dialog(self) -> Locator:
         return self.page.locator(".p-modal")
 
 
