@@ -301,15 +301,21 @@ def usual(kind: type[Configurable]) -> type[Configurable]:
 
 @dataclass(frozen=True)
 class TwoTabs:
-    """A model in two tabs, as a mark in its `Annotated`: the marked one, which hides fields, and the `whole` one."""
+    """A model in two tabs, as a mark in its `Annotated`: the marked one, which hides fields, and the `whole` one.
+
+    Args:
+        closed: whether there's a tab before them that shows nothing. As long as it isn't left, a form sends nothing.
+    """
 
     whole: type[Configurable]
+    closed: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.union_schema([handler(source), handler.generate_schema(self.whole)])
+        tabs = core_schema.union_schema([handler(source), handler.generate_schema(self.whole)])
+        return without_default(tabs) if self.closed else tabs
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Both tabs, and what says where a mistake is.
+        """The tabs, and what says where a mistake is.
 
         A value is held against the whole model, and passes the tab that hides fields but for mistakes in the types of
         what that shows. Of these the second `anyOf` tells the place: an error validated beside a type that fits goes
@@ -325,7 +331,17 @@ class TwoTabs:
                 each.pop(word, None)
             if not ("anyOf" in each and "type" in each):
                 checked[name] = bare(each)
-        return {"anyOf": [usual, whole], **ONLY_TABS, "if": True, "then": {"allOf": [dict(whole), *told(checked)]}}
+        tabs = [CLOSED, usual, whole] if self.closed else [usual, whole]
+        return {"anyOf": tabs, **ONLY_TABS, "if": True, "then": {"allOf": [dict(whole), *told(checked)]}}
+
+
+# Not of the type null: of such a tab V2 says so.
+CLOSED: dict[str, Any] = {"type": "object", "properties": {}, "title": "As it is"}
+
+
+def without_default(schema: CoreSchema) -> CoreSchema:
+    """For a field that isn't required, and has no default in the JSON schema: a form would send it."""
+    return core_schema.with_default_schema(schema, default_factory=lambda: None)
 
 
 @dataclass(frozen=True)

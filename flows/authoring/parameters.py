@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Self, TypeVar, cast
 
 from prefect import Flow as PrefectFlow
 from prefect.flow_engine import BaseFlowRunEngine
-from prefect.utilities.callables import parameter_schema, raise_for_reserved_arguments
+from prefect.utilities.callables import parameter_docstrings, parameter_schema, raise_for_reserved_arguments
 from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
@@ -26,12 +26,13 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
 from flows.authoring.attempts import attempt, called, called_async
 from flows.authoring.notebook import awaited_shown, run_shown
 from flows.engine.errors import CLEAR_ERRORS, failed_state, masked_errors
 from flows.engine.outcome import outcomes_noted, told_of_run
+from llms.base import LLM
 from llms.parameters import (
     Configurable,
     ParameterError,
@@ -49,7 +50,7 @@ from llms.parameters import (
     written,
 )
 from llms.references import hidden, is_block, plain
-from llms.variants import TwoTabs
+from llms.variants import TwoTabs, without_default
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -264,14 +265,45 @@ def signature_for_form(function: Callable[..., Any], *, folded: bool = True) -> 
     """The signature of `function` with types whose forms show the values of its defaults.
 
     Args:
-        folded: whether the form shows first what one changes, and the rest in tabs of their own.
+        folded: whether the form shows first what one changes, and the rest in tabs of their own. Several steps are all
+            closed at first: each may take a screen.
     """
     signature = inspect.signature(function, eval_str=True)
-    shown = [parameter_for_form(parameter, folded) for parameter in signature.parameters.values()]
+    several = sum(map(is_step, signature.parameters.values())) > 1
+    closed = parameter_docstrings(inspect.getdoc(function)) if folded and several else None
+    shown = [parameter_for_form(parameter, folded, closed) for parameter in signature.parameters.values()]
     return signature.replace(parameters=shown)
 
 
-def parameter_for_form(parameter: inspect.Parameter, folded: bool) -> inspect.Parameter:
+def is_step(parameter: inspect.Parameter) -> bool:
+    """Whether it's a step of the flow, and no source and no target."""
+    return isinstance(parameter.default, Configurable) and variants_in(marks_of(parameter.annotation)) is None
+
+
+def models_of(step: Configurable) -> list[LLM]:
+    """The models that a step asks."""
+    values = (getattr(step, name) for name in type(step).model_fields)
+    return [value for value in values if isinstance(value, LLM)]
+
+
+def in_short(step: Configurable) -> str:
+    """What a form says of a step's models where it shows nothing else of the step."""
+    said = list[str]()
+    for model in models_of(step):
+        numbers = {name: each for name, each in model.generation_kwargs.items() if isinstance(each, int | float)}
+        said += [model.model_name, *(f"{name} {each:g}" for name, each in numbers.items())]
+        if getattr(model, "use_offline_batch_generation", False):
+            said.append("in offline batches")
+    return f"By default {', '.join(said)}." if said else ""
+
+
+def parameter_for_form(
+    parameter: inspect.Parameter, folded: bool, closed: Mapping[str, str] | None
+) -> inspect.Parameter:
+    """
+    Args:
+        closed: what describes the parameters, where those that are steps are closed at first.
+    """
     default: Any = parameter.default
     if not isinstance(default, Configurable):
         return left_empty(parameter) if folded else parameter
@@ -292,7 +324,11 @@ def parameter_for_form(parameter: inspect.Parameter, folded: bool) -> inspect.Pa
     if usual is whole:
         return parameter.replace(default=hidden(form_values(default)), annotation=whole)
     usual.form_title, whole.form_title = "Usual settings", "All settings"
-    return parameter.replace(default=hidden(form_values(default)), annotation=Annotated[usual, TwoTabs(whole)])
+    if closed is None:
+        return parameter.replace(default=hidden(form_values(default)), annotation=Annotated[usual, TwoTabs(whole)])
+    description = f"{closed.get(parameter.name, '')} {in_short(default)}".strip()
+    left_out = FieldInfo(description=description)
+    return parameter.replace(default=left_out, annotation=Annotated[usual, TwoTabs(whole, closed=True)])
 
 
 @dataclass(frozen=True)
@@ -300,8 +336,8 @@ class LeftEmpty:
     """An optional number or text as one input, which may be left empty, as a mark in its `Annotated`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # A default that isn't written into the JSON schema: a form would send it, and show a tab for it.
-        return core_schema.with_default_schema(handler(source), default_factory=lambda: None)
+        # A form would show a tab for it.
+        return without_default(handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return for_form(handler(schema))

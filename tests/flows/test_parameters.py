@@ -409,6 +409,50 @@ def test_forms_have_titles_descriptions_and_an_order_at_every_level_and_no_secre
     assert all(each.get("description") for each in schema["properties"].values())
 
 
+def test_a_form_of_several_steps_begins_with_all_of_them_closed_and_says_which_models_they_ask() -> None:
+    several, one = (each.parameters.model_dump() for each in (preference, text_generation))
+
+    for name, asked in {
+        "text_generation": "By default gpt-4o-mini, temperature 1.",
+        "ultrafeedback": "By default gpt-4o.",
+    }.items():
+        step = several["properties"][name]
+        # An object without fields is shown as nothing; a type `null` would be called one.
+        assert step["anyOf"][0] == {"type": "object", "properties": {}, "title": "As it is"}
+        tabs = [several["definitions"][each["$ref"].rpartition("/")[2]]["title"] for each in step["anyOf"][1:]]
+        assert tabs == ["Usual settings", "All settings"]
+        assert "default" not in step
+        assert step["description"].endswith(asked)
+    assert not several.get("required")
+    assert len(one["properties"]["text_generation"]["anyOf"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"aspect": "beauty"}, "ultrafeedback.aspect'. Failure reason: 'beauty' is not one of ['helpfulness', "),
+        ({"aspekt": "honesty"}, "ultrafeedback'. Failure reason: 'aspekt' is not one of ["),
+        ({"num_generations": 0}, "num_generations'. Failure reason: 0 is less than the minimum"),
+        ({"llm": {"model": 3}}, "llm.model'. Failure reason: 3 is not of type 'string'"),
+        ({"llm": {"modle": "m"}}, "llm'. Failure reason: 'modle' is not one of ['model', "),
+        (3, "ultrafeedback'. Failure reason: 3 is not of type 'object'"),
+    ],
+    ids=["a value", "a name", "a hidden one", "a model's of another type", "a model's name", "no object"],
+)
+@pytest.mark.parametrize("kept", ["as written", "as PostgreSQL keeps it"])
+def test_a_server_says_where_a_closed_step_is_wrong(given: Any, said: str, kept: str) -> None:
+    schema = preference.parameters.model_dump()
+    if kept == "as PostgreSQL keeps it":
+        schema = keys_by_length(schema)
+
+    with pytest.raises(RefusedParametersError) as refused:
+        validate({"ultrafeedback": given}, schema, raise_on_error=True, ignore_required=True)
+
+    assert said in str(refused.value)
+    for right in ({}, {"aspect": "honesty"}, {"llm": {"model": "m"}}, {"num_generations": 2}):
+        assert validate({"ultrafeedback": right}, schema, ignore_required=True) == []
+
+
 def test_a_form_shows_the_values_of_the_flows_own_default() -> None:
     schema = small.parameters.model_dump()
 
