@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
 from llms.code import code_digest
 from llms.errors import LLMError, failure_of
@@ -68,6 +69,9 @@ COMPLETIONS = 1
 """How often the rest is asked for, where fewer generations came than were asked for."""
 TOKEN_LIMIT = "max_new_tokens"
 """The parameter that a question leaves out: more tokens ask again only what ran out of them."""
+
+BATCHES = "use_offline_batch_generation"
+"""The field of those that have offline batches, in `llms.batch`."""
 
 NOT_PARAMETERS = frozenset({"self", "input", "inputs", "num_generations", "structured_output"})
 
@@ -296,6 +300,24 @@ class LLM(Configurable, ABC):
     @classmethod
     def generating_function(cls) -> Callable[..., Any]:
         return cls.generate
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_online_without_batches(cls, data: Any) -> Any:
+        """Batches that are off are off where there are none. Prefect's former form sends them with any provider."""
+        if not isinstance(data, Mapping) or BATCHES in cls.model_fields:
+            return data
+        given = cast("Mapping[str, Any]", data)
+        return {name: value for name, value in given.items() if name != BATCHES or value is not False}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        reference = super().__get_pydantic_json_schema__(core_schema, handler)
+        schema = handler.resolve_ref_schema(reference)
+        if BATCHES not in cls.model_fields:
+            schema["propertyNames"]["enum"].append(BATCHES)
+            schema.setdefault("patternProperties", {})[f"^{BATCHES}$"] = {"const": False}
+        return reference
 
     @field_validator("generation_kwargs", mode="before")
     @classmethod

@@ -355,6 +355,28 @@ def test_the_server_takes_what_each_provider_alone_has(given: dict[str, Any]) ->
     assert validate(llm(**given), schema, ignore_required=True) == []
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"provider": "inference-endpoints", "base_url": "http://127.0.0.1:1/v1"},
+        {"provider": "perplexity", "model": "m"},
+        {"provider": "ollama", "model": "m"},
+    ],
+    ids=lambda each: each["provider"],
+)
+def test_batches_that_are_off_are_taken_where_there_are_none_and_those_that_are_on_are_refused(
+    given: dict[str, Any],
+) -> None:
+    """V1's form, in which another provider is chosen, keeps the switch of the one before."""
+    schema = text_generation.parameters.model_dump()
+    off, on = (llm(**given, use_offline_batch_generation=switched) for switched in (False, True))
+
+    assert validate(off, schema, ignore_required=True) == []
+    assert task_of(**off).llm.addressee() == task_of(**llm(**given)).llm.addressee()
+    with pytest.raises(ParameterError, match="has no parameter 'use_offline_batch_generation'"):
+        task_of(**on)
+
+
 def chosen_tab(value: dict[str, Any]) -> str:
     """The tab that Prefect's forms choose for an LLM: that which shares most keys with it, the first among equals."""
     schema = text_generation.parameters.model_dump()
