@@ -29,6 +29,7 @@ import hypothesis
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import llms
 from llms.local_provider import LocalProvider
 from tests import quick, resting
 
@@ -58,6 +59,8 @@ hypothesis.settings.register_profile("same every time", derandomize=True, deadli
 hypothesis.settings.load_profile("same every time")
 
 ROOT = Path(__file__).parent.parent
+DATA = Path(llms.__file__).parents[1] / "flows" / "data"
+"""The files that come with the ready-made flows, a clone's or those of what is installed."""
 
 # Of garbage that is collected asyncio logs whatever an earlier test has left in it: that is in no later test's log.
 logging.getLogger("asyncio").propagate = False

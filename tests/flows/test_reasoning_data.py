@@ -18,10 +18,10 @@ from llms.extras import MissingPackageError
 from llms.local_provider import LocalProvider
 from tasks import LoadDataFromDicts, SaveToDisk, VerifyAnswer, VerifyCode
 from tasks.sources.loaders import LoadDataFromFileSystem
-from tests.conftest import LONGEST, ROOT
+from tests.conftest import DATA, LONGEST
 
 PROBLEMS: list[dict[str, Any]] = [
-    json.loads(line) for line in (ROOT / "flows" / "data" / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line) for line in (DATA / "problems.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 
 ROWS: list[dict[str, Any]] = [
@@ -228,7 +228,7 @@ def test_the_problems_that_come_with_the_project_are_all_different_and_of_every_
     assert len({each["problem"] for each in PROBLEMS}) == len({each["id"] for each in PROBLEMS}) == len(PROBLEMS) >= 20
     assert {each["id"] for each in PROBLEMS if "tests" in each} == set(SOLUTIONS)
     assert [each for each in PROBLEMS if "answer" not in each and "tests" not in each]
-    loaded = next(LoadDataFromFileSystem(data_files=str(ROOT / "flows" / "data" / "problems.jsonl")).process())[0]
+    loaded = next(LoadDataFromFileSystem(data_files=str(DATA / "problems.jsonl")).process())[0]
     assert [each["problem"] for each in loaded] == [each["problem"] for each in PROBLEMS]
 
 

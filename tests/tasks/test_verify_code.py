@@ -17,7 +17,7 @@ import pytest
 
 from tasks import APIGenExecutionChecker, VerifyAnswer, VerifyCode
 from tasks.typing import Row
-from tests.conftest import LONGEST, ROOT, wait_for
+from tests.conftest import DATA, LONGEST, wait_for
 
 waits_are_told = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system doesn't tell waits")
 
@@ -39,7 +39,7 @@ def fenced(code: str, language: str = "python") -> str:
     return f"This is how:\n\n```{language}\n{code}\n```\nThat's it."
 
 
-LIBRARY = str(ROOT / "flows" / "data" / "everyday_functions.py")
+LIBRARY = str(DATA / "everyday_functions.py")
 ADD = "def add(a, b):\n    return a + b"
 SUM = "print(sum(map(int, input().split())))"
 PAIRS = [{"input": "1 2\n", "output": "3\n"}, {"input": "4 5", "output": "9"}]
