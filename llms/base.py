@@ -305,10 +305,11 @@ class LLM(Configurable, ABC):
     @classmethod
     def _is_online_without_batches(cls, data: Any) -> Any:
         """Batches that are off are off where there are none. Prefect's former form sends them with any provider."""
-        if not isinstance(data, Mapping) or BATCHES in cls.model_fields:
+        if not isinstance(data, Mapping):
             return data
         given = cast("Mapping[str, Any]", data)
-        return {name: value for name, value in given.items() if name != BATCHES or value is not False}
+        has_none = BATCHES not in cls.model_fields
+        return {name: value for name, value in given.items() if not (has_none and name == BATCHES and value is False)}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
