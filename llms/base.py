@@ -301,15 +301,10 @@ class LLM(Configurable, ABC):
     def generating_function(cls) -> Callable[..., Any]:
         return cls.generate
 
-    @model_validator(mode="before")
     @classmethod
-    def _is_online_without_batches(cls, data: Any) -> Any:
+    def is_needless(cls, name: str, value: Any) -> bool:
         """Batches that are off are off where there are none. Prefect's former form sends them with any provider."""
-        if not isinstance(data, Mapping):
-            return data
-        given = cast("Mapping[str, Any]", data)
-        has_none = BATCHES not in cls.model_fields
-        return {name: value for name, value in given.items() if not (has_none and name == BATCHES and value is False)}
+        return name == BATCHES and value is False
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

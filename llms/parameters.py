@@ -91,10 +91,15 @@ class Configurable(BaseModel):
             return data
         given = cast("Mapping[str, Any]", data)
         known = field_names(cls)
-        for name in given:
-            if name not in known:
+        for name, value in given.items():
+            if name not in known and not cls.is_needless(name, value):
                 raise ValueError(unknown_name_message(name, known, cls.__name__))
-        return given
+        return {name: value for name, value in given.items() if name in known}
+
+    @classmethod
+    def is_needless(cls, name: str, value: Any) -> bool:
+        """Whether a value is passed over though there's no field of its name: it says what holds without one."""
+        return False
 
     @model_validator(mode="after")
     def _refuse_halves_of_characters(self) -> Self:

@@ -10,7 +10,7 @@ A form's JSON schema that was found right isn't checked again. That takes a quar
 deployment and at each run of one.
 
 What it does by the clock (the shortest interval of its services is 5 s) is looked for once a second, not four to ten
-times: of an idle server that's half of the processor time.
+times: of an idle server that's about a third of the processor time.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from flows.authoring.attempts import attempt, called, called_async
 from flows.authoring.notebook import awaited_shown, run_shown
 from flows.engine.errors import CLEAR_ERRORS, failed_state, masked_errors
 from flows.engine.outcome import outcomes_noted, told_of_run
-from llms.base import LLM
+from llms.base import BATCHES, LLM
 from llms.parameters import (
     Configurable,
     ParameterError,
@@ -292,7 +292,7 @@ def in_short(step: Configurable) -> str:
     for model in models_of(step):
         numbers = {name: each for name, each in model.generation_kwargs.items() if isinstance(each, int | float)}
         said += [model.model_name, *(f"{name} {each:g}" for name, each in numbers.items())]
-        if getattr(model, "use_offline_batch_generation", False):
+        if getattr(model, BATCHES, False):
             said.append("in offline batches")
     return f"By default {', '.join(said)}." if said else ""
 
