@@ -6,8 +6,7 @@ left; `sqlite3_reset` waits for the cursor's connection, whose thread waits for 
 has that lock waits for the loop. SQLite gives up after 60 s. Clients that are killed cancel requests, and these tests
 kill a lot of them.
 
-A form's JSON schema that was found right isn't checked again. That takes a quarter of a second of processor, at each
-deployment and at each run of one.
+A form's JSON schema that was found right isn't checked again, at each deployment and at each run of one.
 
 What it does by the clock (the shortest interval of its services is 5 s) is looked for once a second, not four to ten
 times: of an idle server that's about a third of the processor time.
@@ -18,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import json
 import threading
 import time
 from datetime import timedelta
@@ -26,11 +24,11 @@ from typing import Any
 
 from burner_redis.pubsub import PubSub
 from docket import Worker
-from jsonschema.validators import Draft202012Validator
 from prefect.cli import app
-from prefect.utilities.schema_tools.validation import _VALIDATOR
 
-SECONDS_BETWEEN_COLLECTIONS = 60.0
+from tests.checked_once import check_schemas_once
+
+SECONDS_BETWEEN_COLLECTIONS = 300.0
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -62,22 +60,9 @@ def _look_less_often() -> None:
     PubSub._queue_get = next_in_queue
 
 
-def _check_once(validator: Any) -> None:
-    check, right = validator.check_schema, set[str]()
-
-    def check_schema(schema: Any, *args: Any, **options: Any) -> None:
-        text = json.dumps(schema)
-        if text not in right:
-            check(schema, *args, **options)
-            right.add(text)
-
-    validator.check_schema = check_schema
-
-
 if __name__ == "__main__":
     gc.disable()
     threading.Thread(target=_collect, name="garbage", daemon=True).start()
     _look_less_often()
-    for validator in (Draft202012Validator, _VALIDATOR):
-        _check_once(validator)
+    check_schemas_once()
     app()

@@ -29,7 +29,10 @@ from llms import LLM, AnthropicLLM, AzureOpenAILLM, InferenceEndpointsLLM, OpenA
 from llms.parameters import form_values
 from llms.registry import LLM_VARIANTS
 from tasks import LoadDataFromDisk, LoadDataFromFileSystem, SaveToFiles, TextGeneration
+from tests.checked_once import check_schemas_once
 from tests.conftest import ROOT
+
+check_schemas_once()
 
 PART = {"text_generation": {"llm": {"generation_kwargs": {"temperature": 0.3}}}}
 
