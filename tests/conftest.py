@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+import certifi
 import hypothesis
 import pytest
+from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 
 import llms
@@ -90,6 +93,18 @@ os.environ["HF_HUB_OFFLINE"] = "0"
 # Nobody's own: what a process of the tests keeps in Prefect's home is gone with it, and no other process is in its way.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="stillflow-tests-")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
+if "STILLFLOW_TESTS_SHARED" not in os.environ:
+    os.environ["STILLFLOW_TESTS_SHARED"] = tempfile.mkdtemp(prefix="stillflow-tests-")
+    atexit.register(shutil.rmtree, os.environ["STILLFLOW_TESTS_SHARED"], ignore_errors=True)
+SHARED = Path(os.environ["STILLFLOW_TESTS_SHARED"])
+"""A folder that all processes which share the tests have, as long as they run."""
+
+# Each of Prefect's clients reads all certificates that there are, for 20 ms of processor; a flow run has ten of them,
+# and no server of these tests has any.
+os.environ["PREFECT_API_SSL_CERT_FILE"] = str(SHARED / "certificates.pem")
+if not (SHARED / "certificates.pem").exists():
+    _text, _end, _others = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
+    (SHARED / "certificates.pem").write_text(_text + _end, encoding="utf-8")
 
 LONGEST = 600.0
 """Seconds that what comes for sure is waited for. A machine may be slow: only what never comes is a failure."""
@@ -244,15 +259,16 @@ class prefect_server:
 
     def __enter__(self) -> str:
         log = (self.home / "server.log").open("ab")
-        prefect = ROOT / "tests/prefect_server.py"
-        command = [sys.executable, "-P", str(prefect), "server", "start", "--port", str(self.port)]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        try:
-            wait_for(self._is_up, what="the Prefect server")
-            assert self.process.poll() is None, "another one is at its port"
-        except BaseException:
-            self.process.kill()
-            raise
+        command = [sys.executable, "-m", "tests.prefect_server", "server", "start", "--port", str(self.port)]
+        on_sqlite = "PREFECT_API_DATABASE_CONNECTION_URL" not in self.environment
+        with first_start(self.home) if on_sqlite else contextlib.nullcontext():
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+            try:
+                wait_for(self._is_up, what="the Prefect server")
+                assert self.process.poll() is None, "another one is at its port"
+            except BaseException:
+                self.process.kill()
+                raise
         return self.api
 
     def _is_up(self) -> bool:
@@ -265,6 +281,33 @@ class prefect_server:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+@contextlib.contextmanager
+def first_start(home: Path) -> Iterator[None]:
+    """Meanwhile a Prefect server starts that has nothing at home yet.
+
+    It makes its database, which takes as much as all else of its start: the first one of the tests does, and whoever
+    comes later has a copy. Who comes at the same time waits for it.
+    """
+    database, memo = "prefect.db", "memo_store.toml"
+    if (home / database).exists():
+        yield
+        return
+    made = SHARED / "server"
+    with FileLock(SHARED / "server.lock"):
+        if not made.exists():
+            yield
+            being_made = SHARED / "server-being-made"
+            being_made.mkdir()
+            source, copy = (sqlite3.connect(each / database) for each in (home, being_made))
+            with contextlib.closing(source), contextlib.closing(copy):
+                source.backup(copy)
+            shutil.copy(home / memo, being_made)
+            being_made.rename(made)
+            return
+    shutil.copytree(made, home, dirs_exist_ok=True)
+    yield
 
 
 def free_port() -> int:

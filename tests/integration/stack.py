@@ -57,6 +57,7 @@ def private_environment(folder: Path, api: str, **more: str) -> dict[str, str]:
         "HOME": str(folder / "home"),
         "PREFECT_HOME": str(folder / "home" / ".prefect"),
         "PREFECT_API_URL": api,
+        "PREFECT_API_SSL_CERT_FILE": os.environ["PREFECT_API_SSL_CERT_FILE"],
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_CLI_COLORS": "false",
