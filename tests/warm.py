@@ -53,23 +53,34 @@ class WarmPython:
         folder: where the project is; its packages are imported from there.
         environment: what the process that forks has; its programs have their own.
         modules: what is imported ahead, besides the libraries; without those that aren't there.
+        path: a folder that is on its import path, for a `sitecustomize` that holds for all its programs.
+        python: the interpreter, where it isn't the one that runs this.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], modules: Sequence[str] = PROJECT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        modules: Sequence[str] = PROJECT,
+        *,
+        path: Path | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self._folder, self._environment, self._modules = folder, dict(environment), modules
+        self._path, self._python = str(path or ""), python
         self._home = tempfile.TemporaryDirectory(prefix="warm-")
         self._address = Path(self._home.name) / "socket"
         self.executable = Path(self._home.name) / "python"
 
     def __enter__(self) -> Self:
-        self.executable.write_text(LAUNCHER.format(python=sys.executable, address=str(self._address)))
+        self.executable.write_text(LAUNCHER.format(python=self._python, address=str(self._address)))
         self.executable.chmod(self.executable.stat().st_mode | stat.S_IXUSR)
         order = {"address": str(self._address), "executable": str(self.executable), "modules": list(self._modules)}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps(order)],
+            [self._python, __file__, json.dumps(order)],
             cwd=self._folder,
             # No thread of a library's must be there when it forks.
-            env={**self._environment, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": ""},
+            env={**self._environment, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": self._path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.conftest import ROOT
 from tests.installed import OF_CLONES, PIP, Repository, called, installed
 from tests.integration.stack import Process, Server, kill_all, private_environment
 from tests.test_readme import OWN_REPOSITORY
+from tests.warm import WarmPython
 
 GUIDE = OWN_REPOSITORY.read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,7 +112,7 @@ def environment_of(repository: Repository, api: str, **more: str) -> dict[str, s
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def as_installed(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A team's, with what the guide writes into it."""
     made = installed(tmp_path_factory.mktemp("own-repository"))
     for name, text in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL):
@@ -118,8 +121,23 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return made
 
 
-def test_the_wheels_metadata_has_the_version_each_extra_and_every_bound(repository: Repository) -> None:
-    with zipfile.ZipFile(repository.wheel) as file:
+@pytest.fixture(scope="module")
+def repository(as_installed: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+    """The same, with commands that have imported already what is installed."""
+    made = replace(as_installed, bin=tmp_path_factory.mktemp("bin"))
+    environment = environment_of(as_installed, "")
+    with WarmPython(made.folder, environment, ["stillflow"], python=as_installed.python) as running:
+        shutil.copy(running.executable, made.python)
+        for name in ("stillflow", "prefect"):
+            script = made.bin / name
+            _, code = (as_installed.bin / name).read_text().split("\n", 1)
+            script.write_text(f"#!{made.python}\n{code}")
+            script.chmod(0o755)
+        yield made
+
+
+def test_the_wheels_metadata_has_the_version_each_extra_and_every_bound(as_installed: Repository) -> None:
+    with zipfile.ZipFile(as_installed.wheel) as file:
         (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
         metadata: Message = Parser().parsestr(file.read(name).decode())
     wanted = {
@@ -138,17 +156,17 @@ def test_the_wheels_metadata_has_the_version_each_extra_and_every_bound(reposito
 
 
 @pytest.mark.parametrize("extra", ["s3", pytest.param("dask,dedup,redis", marks=pytest.mark.full)])
-def test_an_extra_installs_by_its_name(repository: Repository, extra: str) -> None:
-    pip = [*PIP, "--python", repository.python, "install", "--no-index"]
+def test_an_extra_installs_by_its_name(as_installed: Repository, extra: str) -> None:
+    pip = [*PIP, "--python", as_installed.python, "install", "--no-index"]
 
-    done = called([*pip, f"stillflow[{extra}]"], repository.folder, os.environ)
+    done = called([*pip, f"stillflow[{extra}]"], as_installed.folder, os.environ)
 
     assert "does not provide the extra" not in done.stderr
     wanted = [each for name in extra.split(",") for each in PROJECT["optional-dependencies"][name]]
     assert [each for each in wanted if Requirement(each).name not in done.stdout] == []
 
 
-def test_an_editable_install_is_refused_with_the_way_out(tmp_path: Path, repository: Repository) -> None:
+def test_an_editable_install_is_refused_with_the_way_out(tmp_path: Path, as_installed: Repository) -> None:
     pip = [*PIP, "install", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
 
     done = called([*pip, "--editable", str(ROOT)], tmp_path, os.environ, status=1)
@@ -156,19 +174,19 @@ def test_an_editable_install_is_refused_with_the_way_out(tmp_path: Path, reposit
     assert "work in the clone" in done.stdout + done.stderr
 
 
-def test_the_console_script_says_the_version_and_shows_its_own_name(repository: Repository) -> None:
-    environment = environment_of(repository, "")
+def test_the_console_script_says_the_version_and_shows_its_own_name(as_installed: Repository) -> None:
+    environment = environment_of(as_installed, "")
 
-    said = called(["stillflow", "--version"], repository.folder, environment).stdout
-    shown = called(["stillflow", "run", "--help"], repository.folder, environment).stdout
+    said = called(["stillflow", "--version"], as_installed.folder, environment).stdout
+    shown = called(["stillflow", "run", "--help"], as_installed.folder, environment).stdout
 
     assert said == f"stillflow {PROJECT['version']}\n"
     assert "  stillflow run text_generation" in shown
     assert "python -m" not in shown
 
 
-def test_the_check_finds_what_is_required_and_the_extras(repository: Repository, prefect_api: str) -> None:
-    done = called(["stillflow", "check", "--json"], repository.folder, environment_of(repository, prefect_api))
+def test_the_check_finds_what_is_required_and_the_extras(as_installed: Repository, prefect_api: str) -> None:
+    done = called(["stillflow", "check", "--json"], as_installed.folder, environment_of(as_installed, prefect_api))
 
     found = {each["about"]: each["state"] for each in json.loads(done.stdout)}
     assert found["packages"] == "ok"
@@ -176,14 +194,14 @@ def test_the_check_finds_what_is_required_and_the_extras(repository: Repository,
 
 
 def test_a_ready_made_flow_rehearses_with_the_prompts_that_came_with_it(
-    repository: Repository, prefect_api: str
+    as_installed: Repository, prefect_api: str
 ) -> None:
     command = ["stillflow", "run", "text_generation", "--rehearse", "--rows", "3"]
 
-    done = called(command, repository.folder, environment_of(repository, prefect_api))
+    done = called(command, as_installed.folder, environment_of(as_installed, prefect_api))
 
     assert "text_generation: 3 rows, 3 requests answered" in done.stdout
-    assert not (repository.folder / "stillflow").exists()
+    assert not (as_installed.folder / "stillflow").exists()
 
 
 def test_functions_that_came_with_the_project_are_run(repository: Repository, prefect_api: str, tmp_path: Path) -> None:
@@ -241,7 +259,7 @@ def test_new_files_of_the_teams_own_pass_their_tests_and_the_commands_that_come_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["the clone", "the wheel"])
+@pytest.mark.parametrize("first", ["the clone", pytest.param("the wheel", marks=pytest.mark.full)])
 def test_answers_that_one_has_paid_for_are_served_to_the_other_without_a_request(
     repository: Repository, prefect_api: str, provider: LocalProvider, tmp_path: Path, first: str
 ) -> None:
@@ -310,9 +328,9 @@ def test_deployments_of_a_teams_flow_and_of_a_ready_made_one_run_under_a_worker(
 
 
 @pytest.fixture(scope="module")
-def with_tests(repository: Repository) -> Repository:
-    repository.copy_tests()
-    return repository
+def with_tests(as_installed: Repository) -> Repository:
+    as_installed.copy_tests()
+    return as_installed
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from datasets import load_from_disk
 
 from flows.cli import READY_MADE
 from tests.conftest import LONGEST, ROOT
+from tests.warm import WarmPython
 
 MAKES_ROWS = [name for name in READY_MADE if name not in {"watch_batches", "resubmit_failed_rows"}]
 
 # It's found before any other code runs, in every process of the run. What isn't there has no spec, and isn't an error.
 SITE = """
 import sys
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 
 NOT_INSTALLED = frozenset({names!r})
@@ -40,8 +43,8 @@ def normal(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of a machine with nothing in its home, where only what the lock names can be imported."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder by which only what the lock names can be imported."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     locked = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
     others = sorted(
@@ -49,40 +52,58 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(SITE.format(names=others))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of a machine with nothing in its home."""
     home = tmp_path_factory.mktemp("home")
     passed_on = {name: value for name, value in os.environ.items() if not name.startswith(("STILLFLOW_", "PREFECT_"))}
     return {
         **passed_on,
         "HOME": str(home),
         "PREFECT_HOME": str(home / ".prefect"),
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": str(site),
         "HF_HUB_OFFLINE": "1",
     }
 
 
-def python(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def locked(site: Path, environment: dict[str, str]) -> Iterator[str]:
+    """A Python that has imported all that it finds."""
+    with WarmPython(ROOT, environment, path=site) as running:
+        yield str(running.executable)
+
+
+def python(
+    environment: dict[str, str], *arguments: str, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST
+        [python, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST
     )
 
 
-def test_what_only_tests_and_extras_need_is_not_there(environment: dict[str, str]) -> None:
-    found = python(
-        environment, "-c", "import importlib.util as u; print(*map(u.find_spec, ['pytest', 'faiss', 'ray']))"
-    )
+def test_what_only_tests_and_extras_need_is_not_there(environment: dict[str, str], locked: str) -> None:
+    find = ["-c", "import importlib.util as u; print(*map(u.find_spec, ['pytest', 'faiss', 'ray']))"]
 
-    assert found.stdout.split() == ["None"] * 3, found.stderr
+    for each in (sys.executable, locked):
+        found = python(environment, *find, python=each)
+        assert found.stdout.split() == ["None"] * 3, found.stderr
     assert python(environment, "-c", "import prefect, datasets, openai, llms, tasks, flows").returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKES_ROWS)
-def test_a_ready_made_flow_rehearses(environment: dict[str, str], prefect_api: str, tmp_path: Path, name: str) -> None:
+def test_a_ready_made_flow_rehearses(
+    environment: dict[str, str], locked: str, prefect_api: str, tmp_path: Path, name: str
+) -> None:
     out = tmp_path / "out"
 
     done = python(
         {**environment, "PREFECT_API_URL": prefect_api},
         *["-m", "flows", "run", name, "--rehearse", f"target.path={out}"],
+        python=locked,
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
