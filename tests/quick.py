@@ -13,7 +13,10 @@ import pytest
 SLOW_FOLDERS = {"integration", "ui"}
 SLOW_FIXTURES = {"prefect_api", "stack_of_session", "browser", "warm"}
 SLOW_MARKS = {"slow", "full"}
-SLOW_PROGRAMS = {"prefect", "uvicorn", "moto.server", "chromium", "chrome", "raylet", "gcs_server", "dask"}
+SLOW_PROGRAMS = {
+    *("prefect", "uvicorn", "moto.server", "raylet", "gcs_server", "dask"),
+    *("chromium", "chromium-headless-shell", "chrome"),
+}
 """Words by which a command is known that starts a server, a worker, a browser or a cluster."""
 
 _running: pytest.Item | None = None
