@@ -13,8 +13,8 @@ BIN    := $(VENV)/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-# Tests mostly wait, for servers and for processes: twice as many at a time as there are cores.
-TESTS_AT_A_TIME ?= $(shell $(PYTHON) -c 'import os; print(2 * min(4, len(os.sched_getaffinity(0))))' 2>/dev/null || echo 4)
+# Tests mostly wait, for servers and for processes: more of them at a time than there are cores.
+TESTS_AT_A_TIME ?= $(shell $(PYTHON) -c 'import os; print(5 * min(4, len(os.sched_getaffinity(0))) // 2)' 2>/dev/null || echo 4)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(TESTS_AT_A_TIME) --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: run model test test-quick test-slow lint bench bench-batches ui gallery docs setup setup-dev lock check-locks wheel test-wheel clean

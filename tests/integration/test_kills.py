@@ -159,15 +159,16 @@ def test_flow_runs_that_are_killed_are_gone_on_with_by_the_next(
     assert max(life.lost.total() for life in lives) <= 2 * AT_A_TIME
 
 
+@pytest.mark.parametrize("times", [(0, 11), pytest.param((0, 1, 5, 11, 18, 100), marks=pytest.mark.full)])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_run_that_ends_where_files_are_written_loses_nothing_and_passes_on_nothing_that_is_half_there(
-    ancestor: Ancestor, provider: ProviderHandle, tmp_path: Path, point: str
+    ancestor: Ancestor, provider: ProviderHandle, tmp_path: Path, point: str, times: tuple[int, ...]
 ) -> None:
     provider.set(latency=0)
     _, undisturbed = live_on(ancestor, order_in(tmp_path / "undisturbed", provider.base_url, 120, shard_rows=20))
     ends = 0
 
-    for after in (0, 1, 5, 11, 18, 100):
+    for after in times:
         provider.clear()
         order = order_in(tmp_path / f"killed-{after}", provider.base_url, 120, shard_rows=20)
         end = ancestor.wait(ancestor.start(replace(order, dies=point, dies_after=after)))

@@ -68,7 +68,7 @@ def failed_in(out: Path) -> list[int]:
     return [place for place, row in enumerate(load_from_disk(str(out))) if failure_in(row) is not None]
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("use_cache", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_online_only_the_failed_rows_are_asked_again_and_the_dataset_is_whole(
     stack: Stack, tmp_path: Path, use_cache: bool
 ) -> None:
@@ -105,7 +105,7 @@ def test_online_only_the_failed_rows_are_asked_again_and_the_dataset_is_whole(
     assert [key for key in keys if not key.startswith("progress-")] == ["run-report"]
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("use_cache", [pytest.param(True, marks=pytest.mark.full), False])
 def test_offline_only_the_failed_rows_go_into_another_job_and_the_dataset_is_whole(
     stack: Stack, tmp_path: Path, use_cache: bool
 ) -> None:
