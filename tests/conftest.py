@@ -115,19 +115,35 @@ PORTS = itertools.cycle(range(_FIRST + os.getpid() % 1_000, _FIRST + 2_000))
 """The ports for servers of this process: each of the processes that share the tests has its own."""
 
 
-STACKS = 3
+STACKS = 2
 """How many stacks there are at a time where several processes share the tests: they are long, and wait for them."""
 
 SECONDS = {
-    "tests/integration/test_batches.py": 390,
-    "tests/integration/test_deployments.py": 300,
-    "tests/integration/test_schedules.py": 220,
-    "tests/integration/test_resubmit.py": 220,
-    "tests/integration/test_watcher.py": 190,
-    "tests/ui/test_journeys.py": 110,
-    "tests/ui/test_ui.py": 100,
+    "tests/integration/test_scaled_out.py": 260,
+    "tests/integration/test_batches.py": 250,
+    "tests/integration/test_own_repository.py": 150,
+    "tests/integration/test_outages.py": 130,
+    "tests/integration/test_schedules.py": 130,
+    "tests/flows/test_several_loops.py": 120,
+    "tests/integration/test_postgres.py": 120,
+    "tests/integration/test_resubmit.py": 110,
+    "tests/llms/test_provider_batches.py": 110,
+    "tests/ui/test_ui.py": 105,
+    "tests/integration/test_spread.py": 90,
+    "tests/integration/test_watcher.py": 90,
+    "tests/ui/test_journeys.py": 90,
+    "tests/integration/test_deployments.py": 85,
+    "tests/integration/test_hostile.py": 75,
+    "tests/integration/test_kills.py": 70,
+    "tests/integration/test_temporary_server.py": 70,
+    "tests/flows/test_terminal.py": 65,
+    "tests/integration/test_object_storage.py": 65,
+    "tests/flows/test_approval.py": 55,
+    "tests/integration/test_runtime_lock.py": 55,
+    "tests/llms/test_contract.py": 50,
 }
-"""About how long the tests on a stack take, by file: so that no stack is left over at the end. The others: a minute."""
+"""About how long the tests of a file take, where that is long: so that none of them is left over at the end."""
+OTHERS = 30
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -136,15 +152,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_stacks = {file_of(item) for item in items if needs_stack(item)}
     seconds = dict.fromkeys((f"stack {number}" for number in range(STACKS)), 0)
     groups = dict[str, str]()
-    for file in sorted(on_stacks, key=lambda file: (-SECONDS.get(file, 60), file)):
+    for file in sorted(on_stacks, key=lambda file: (-SECONDS.get(file, OTHERS), file)):
         group = groups[file] = min(seconds, key=lambda name: seconds[name])
-        seconds[group] += SECONDS.get(file, 60)
+        seconds[group] += SECONDS.get(file, OTHERS)
     for item in items:
         if quick.is_quick(item):
             item.add_marker("quick")
         item.add_marker(pytest.mark.xdist_group(groups[file_of(item)] if needs_stack(item) else file_of(item)))
     # The long ones first, so that none is left to be waited for at the end.
-    items.sort(key=lambda item: (quick.is_quick(item), groups[file_of(item)] if needs_stack(item) else "without"))
+    items.sort(
+        key=lambda item: (
+            quick.is_quick(item),
+            groups[file_of(item)] if needs_stack(item) else "without",
+            -SECONDS.get(file_of(item), OTHERS),
+        )
+    )
 
 
 def file_of(item: pytest.Item) -> str:
