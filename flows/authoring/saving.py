@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MAX_FAILED_ROWS = 0.05
 FEW_REASONS = 5
 """Reasons of failed rows that go into an error's message."""
-OBJECTS_PER_SEARCH = 10_000
+OBJECTS_PER_SEARCH = 50_000
 """How many new ones Python lets come, while rows are made, before it searches for garbage. By itself, it's 700."""
 
 _at_ease = 0
