@@ -51,7 +51,7 @@ def test_a_run_whose_batch_refused_rows_is_retried_by_its_button_with_these_rows
     run = stack.start(TEXT_GENERATION, parameters, STILLFLOW_POLL_SECONDS="3600")
     waiting(stack, run)
     ui.open_run(run, "Details")
-    assert "0 of 1 job done, 0 of 12 requests" in ui.text()
+    ui.page.get_by_text("0 of 1 job done, 0 of 12 requests").first.wait_for()
     screenshot("batch-waiting")
     # While it waits it shows what it did, which it wouldn't under a scheduled state's other names.
     ui.tab("Task Runs").click()

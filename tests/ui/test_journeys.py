@@ -89,7 +89,7 @@ def test_a_product_person_starts_approves_waits_retries_and_looks_at_rows_in_the
     progress = opened.value
     progress.get_by_role("heading", name="Batch jobs").wait_for()
     (job,) = stack.provider.batches
-    assert job["id"] in progress.locator("body").inner_text()
+    progress.locator("code", has_text=job["id"]).first.wait_for()
     # Nothing of it is under what the page has at its right.
     for each in [*progress.locator("table").all(), progress.locator("code", has_text=job["id"]).first]:
         assert room_beside(progress, each) > place_of(each)["width"]

@@ -222,7 +222,7 @@ def test_a_run_whose_provider_went_down_is_retried_by_its_button_without_asking_
     assert 3 <= len(answered) < len(rows)
     assert stack.provider.base_url in failed["state"]["message"]
     ui.open_run(run, "Details")
-    assert "hasn't answered for" in ui.text()
+    ui.page.get_by_text("hasn't answered for").first.wait_for()
     screenshot("run-failed")
     ui.open_run(run)
     screenshot("run-failed-logs")
