@@ -119,7 +119,7 @@ STACKS = 2
 """How many stacks there are at a time where several processes share the tests: they are long, and wait for them."""
 
 SECONDS = {
-    "tests/integration/test_scaled_out.py": 260,
+    "tests/integration/test_scaled_out.py": 300,
     "tests/integration/test_batches.py": 250,
     "tests/integration/test_own_repository.py": 150,
     "tests/integration/test_outages.py": 130,
