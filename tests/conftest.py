@@ -20,7 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -282,8 +282,7 @@ class prefect_server:
     def __enter__(self) -> str:
         log = (self.home / "server.log").open("ab")
         command = [sys.executable, "-m", "tests.prefect_server", "server", "start", "--port", str(self.port)]
-        on_sqlite = "PREFECT_API_DATABASE_CONNECTION_URL" not in self.environment
-        with first_start(self.home) if on_sqlite else contextlib.nullcontext():
+        with first_start(self.home, self.environment):
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
             try:
                 wait_for(self._is_up, what="the Prefect server")
@@ -306,14 +305,14 @@ class prefect_server:
 
 
 @contextlib.contextmanager
-def first_start(home: Path) -> Iterator[None]:
-    """Meanwhile a Prefect server starts that has nothing at home yet.
+def first_start(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """Meanwhile a Prefect server starts, which may have nothing at home yet.
 
-    It makes its database, which takes as much as all else of its start: the first one of the tests does, and whoever
-    comes later has a copy. Who comes at the same time waits for it.
+    It then makes its database, which takes as much as all else of its start: the first one of the tests does, and
+    whoever comes later has a copy. Who comes at the same time waits for it.
     """
     database, memo = "prefect.db", "memo_store.toml"
-    if (home / database).exists():
+    if "PREFECT_API_DATABASE_CONNECTION_URL" in environment or (home / database).exists():
         yield
         return
     made = SHARED / "server"

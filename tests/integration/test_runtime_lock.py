@@ -77,10 +77,10 @@ def locked(site: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 def python(
-    environment: dict[str, str], *arguments: str, python: str = sys.executable
+    environment: dict[str, str], *arguments: str, interpreter: str = sys.executable
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST
+        [interpreter, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST
     )
 
 
@@ -88,7 +88,7 @@ def test_what_only_tests_and_extras_need_is_not_there(environment: dict[str, str
     find = ["-c", "import importlib.util as u; print(*map(u.find_spec, ['pytest', 'faiss', 'ray']))"]
 
     for each in (sys.executable, locked):
-        found = python(environment, *find, python=each)
+        found = python(environment, *find, interpreter=each)
         assert found.stdout.split() == ["None"] * 3, found.stderr
     assert python(environment, "-c", "import prefect, datasets, openai, llms, tasks, flows").returncode == 0
 
@@ -103,7 +103,7 @@ def test_a_ready_made_flow_rehearses(
     done = python(
         {**environment, "PREFECT_API_URL": prefect_api},
         *["-m", "flows", "run", name, "--rehearse", f"target.path={out}"],
-        python=locked,
+        interpreter=locked,
     )
 
     assert done.returncode == 0, done.stderr[-3000:]
